@@ -1,0 +1,62 @@
+"""The exception tree. Bad input is a `BpfError`; a bug of ours is an `InternalError`.
+
+A rejected program is neither: rejection is a `bpfvm.xlated.Verdict`, and `Rejected` only carries
+one when a run was asked for that the verdict forbids.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bpfvm.xlated import Verdict
+
+__all__ = ["AsmError", "BpfError", "InternalError", "LoadError", "MapError", "Rejected", "RunFault"]
+
+
+class BpfError(Exception):
+    """Bad input or a request that cannot be met; its text is one line (asm: plus a caret)."""
+
+
+class AsmError(BpfError):
+    """Wrong assembly text: `file:line:col: message`, the line, a caret under the place."""
+
+    def __init__(self, message: str, *, file: str, line: int, col: int, source: str) -> None:
+        self.message, self.file, self.line, self.col, self.source = message, file, line, col, source
+        caret = "".join(c if c == "\t" else " " for c in source[: col - 1]) + "^"
+        super().__init__(f"{file}:{line}:{col}: {message}\n{source}\n{caret}")
+
+
+class LoadError(BpfError):
+    """A file or byte string that does not hold a program we can load."""
+
+
+class MapError(BpfError):
+    """A map operation that failed, with the kernel's positive `errno`."""
+
+    def __init__(self, message: str, errno: int) -> None:
+        self.errno = errno
+        super().__init__(message)
+
+
+class RunFault(BpfError):
+    """A run that ended early: a refused access, an exceeded budget, a bad call.
+
+    *pc* is the slot index of the insn that could not be executed.
+    """
+
+    def __init__(self, pc: int, reason: str) -> None:
+        self.pc, self.reason = pc, reason
+        super().__init__(f"pc {pc}: {reason}")
+
+
+class Rejected(BpfError):
+    """A run was asked for of a program that does not verify."""
+
+    def __init__(self, name: str, verdict: Verdict) -> None:
+        self.verdict = verdict
+        super().__init__(f"{name}: rejected by the verifier: {verdict.last}")
+
+
+class InternalError(Exception):
+    """A bug in bpfvm itself: an invariant of soundness does not hold."""

@@ -1,0 +1,1 @@
+"""Map types, one per file. `base` holds what they share."""

@@ -1,0 +1,207 @@
+"""What all map types share: traits for the verifier, operations for programs and user space."""
+
+from __future__ import annotations
+
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+
+from bpfvm.errors import MapError
+from bpfvm.memory import AddressSpace
+from bpfvm.program import MapDef, MapFacts
+
+__all__ = ["Map", "MapFlags", "MapTraits", "MapType", "MapTypes"]
+
+
+class MapType(IntEnum):
+    """Numbers of the kernel's enum bpf_map_type; those without a `Map` class are refused."""
+
+    HASH = 1
+    ARRAY = 2
+    PROG_ARRAY = 3
+    PERF_EVENT_ARRAY = 4
+    PERCPU_HASH = 5
+    PERCPU_ARRAY = 6
+    STACK_TRACE = 7
+    LRU_HASH = 9
+    LPM_TRIE = 11
+    ARRAY_OF_MAPS = 12
+    HASH_OF_MAPS = 13
+    RINGBUF = 27
+    ARENA = 33
+
+
+class MapFlags(IntFlag):
+    """BPF_F_* flags of BPF_MAP_CREATE and of updates are separate; these are creation flags."""
+
+    NO_PREALLOC = 1 << 0
+    NUMA_NODE = 1 << 2
+    RDONLY = 1 << 3
+    WRONLY = 1 << 4
+    ZERO_SEED = 1 << 6
+    RDONLY_PROG = 1 << 7
+    WRONLY_PROG = 1 << 8
+    MMAPABLE = 1 << 10
+    INNER_MAP = 1 << 12
+    SEGV_ON_FAULT = 1 << 17
+    NO_USER_CONV = 1 << 18
+
+
+#: Flags of BPF_MAP_UPDATE_ELEM and bpf_map_update_elem.
+BPF_ANY, BPF_NOEXIST, BPF_EXIST, BPF_F_LOCK = 0, 1, 2, 4
+
+
+@dataclass(frozen=True, slots=True)
+class MapTraits:
+    """What the verifier knows of a map type as such.
+
+    Attributes:
+        kernel_struct: name of the kernel's struct, for messages ("bpf_array").
+        direct_value: an ldimm64 may take the address of a value byte.
+        constant_key_elision: lookup with a known key below max_entries gives a non-null value.
+        helpers: names of the map helpers that accept it (bpf_map_lookup_elem, ...).
+    """
+
+    kernel_struct: str
+    direct_value: bool = False
+    constant_key_elision: bool = False
+    helpers: frozenset[str] = frozenset()
+
+
+class Map(ABC, MutableMapping[int | bytes, bytes]):
+    """A live map. As a Python mapping it takes keys and values as bytes, or as ints that are
+    packed little-endian; reads give bytes.
+
+    Operations for programs work on bytes and addresses and return the kernel's results.
+    """
+
+    traits: MapTraits
+
+    def __init__(self, defn: MapDef, space: AddressSpace) -> None:
+        """Create the map.
+
+        Raises:
+            MapError: with the errno that BPF_MAP_CREATE gives for *defn*.
+        """
+        self.defn = defn
+        self.space = space
+        self.check(defn)
+
+    @classmethod
+    @abstractmethod
+    def check(cls, defn: MapDef) -> None:
+        """Raise `MapError` with the kernel's errno where *defn* can't be created."""
+
+    @abstractmethod
+    def lookup_elem(self, key: bytes) -> int:
+        """Return the address of the value for *key*, or 0."""
+
+    @abstractmethod
+    def update_elem(self, key: bytes, value: bytes, flags: int) -> int:
+        """Set *key* to *value*; return 0 or a negative errno."""
+
+    @abstractmethod
+    def delete_elem(self, key: bytes) -> int:
+        """Remove *key*; return 0 or a negative errno."""
+
+    @abstractmethod
+    def keys_in_order(self) -> Iterator[bytes]:
+        """Yield the keys in BPF_MAP_GET_NEXT_KEY's order."""
+
+    def value_addr(self, off: int) -> int:
+        """Return what an ldimm64 of kind MAP_IDX_VALUE gives (kernel: map_direct_value_addr)."""
+        return self.lookup_elem(bytes(self.defn.key_size)) + off
+
+    def facts(self) -> MapFacts:
+        """Return what a verifier may know of this map."""
+        return MapFacts(self.defn)
+
+    # -- the mapping that user space sees ---------------------------------------------------
+
+    def pack_key(self, key: int | bytes) -> bytes:
+        """Return *key* as key_size bytes."""
+        return self._pack(key, self.defn.key_size, "key")
+
+    def pack_value(self, value: int | bytes) -> bytes:
+        """Return *value* as value_size bytes."""
+        return self._pack(value, self.defn.value_size, "value")
+
+    def _pack(self, item: int | bytes, size: int, what: str) -> bytes:
+        if isinstance(item, int):
+            try:
+                return item.to_bytes(size, "little", signed=item < 0)
+            except OverflowError:
+                raise MapError(
+                    f"map {self.defn.name}: {what} {item} does not fit in {size} bytes", 22
+                ) from None
+        data = bytes(item)
+        if len(data) != size:
+            raise MapError(
+                f"map {self.defn.name}: {what} of {len(data)} bytes, expected {size}", 22
+            )
+        return data
+
+    def __getitem__(self, key: int | bytes) -> bytes:
+        addr = self.lookup_elem(self.pack_key(key))
+        value = self.space.read(addr, self.defn.value_size) if addr else None
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def __setitem__(self, key: int | bytes, value: int | bytes) -> None:
+        self._done(self.update_elem(self.pack_key(key), self.pack_value(value), BPF_ANY), key)
+
+    def __delitem__(self, key: int | bytes) -> None:
+        self._done(self.delete_elem(self.pack_key(key)), key)
+
+    def _done(self, result: int, key: int | bytes) -> None:
+        if result == -2:
+            raise KeyError(key)
+        if result:
+            raise MapError(f"map {self.defn.name}: key {key!r}: errno {-result}", -result)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self.keys_in_order()
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.keys_in_order())
+
+    def read_int(self, key: int | bytes) -> int:
+        """Return the value of *key* as an unsigned little-endian int."""
+        return int.from_bytes(self[key], "little")
+
+
+class MapTypes:
+    """The map types of a VM, by kernel number; built from an explicit list."""
+
+    def __init__(self, types: dict[MapType, type[Map]]) -> None:
+        self.types = types
+
+    def create(self, defn: MapDef, space: AddressSpace) -> Map:
+        """Create the map that *defn* tells of.
+
+        Raises:
+            MapError: the type is unknown or not supported, or its own checks fail.
+        """
+        try:
+            cls = self.types[MapType(defn.map_type)]
+        except (KeyError, ValueError):
+            try:
+                name = MapType(defn.map_type).name.lower()
+            except ValueError:
+                name = "unknown"
+            raise MapError(
+                f"map {defn.name}: map type {defn.map_type} ({name}) is not supported", 22
+            ) from None
+        return cls(defn, space)
+
+    def traits(self, defn: MapDef) -> MapTraits:
+        """Return the traits of *defn*'s type."""
+        return self.types[MapType(defn.map_type)].traits
+
+
+def u32_key(key: bytes) -> int:
+    """Return a 4-byte little-endian key as an int."""
+    return int(struct.unpack("<I", key)[0])

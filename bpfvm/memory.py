@@ -1,0 +1,264 @@
+"""Memory that programs see: windows of native memory, regions in them, and the arena's protocol.
+
+Every pointer a program holds is a real address in this process. A `Window` is reserved once and
+never moves; a `Region` is a piece of it with exact bounds; `AddressSpace` finds the region that
+an access falls into. The arena is apart (see `ArenaMemory`): its pages come and go.
+"""
+
+from __future__ import annotations
+
+import bisect
+import ctypes
+import mmap
+import weakref
+from dataclasses import dataclass, field
+from enum import Enum, unique
+from typing import Protocol
+
+from bpfvm.errors import BpfError, InternalError
+
+__all__ = [
+    "AddressSpace",
+    "ArenaMemory",
+    "Region",
+    "RegionKind",
+    "Window",
+    "map_memory",
+]
+
+
+@unique
+class RegionKind(Enum):
+    """What an address points into; also the verifier's finding for each memory operand."""
+
+    STACK = "stack"
+    CTX = "ctx"
+    PACKET = "packet"
+    MAP_VALUE = "map_value"
+    MEM = "mem"
+    ARENA = "arena"
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Bytes [base, base + size) that a program may touch.
+
+    With *stride* nonzero the region is an array of elements *stride* bytes apart of which only
+    the first *elem_size* bytes of each may be touched (map values; the rest is padding), and no
+    access may cross from one element into the next.
+    """
+
+    base: int
+    size: int
+    kind: RegionKind
+    writable: bool
+    view: memoryview = field(compare=False, repr=False)
+    stride: int = 0
+    elem_size: int = 0
+
+    def allows(self, addr: int, size: int, *, write: bool) -> bool:
+        """Say whether *size* bytes at *addr* lie wholly inside and may be accessed so."""
+        at = addr - self.base
+        if at < 0 or at + size > self.size or (write and not self.writable):
+            return False
+        return not self.stride or at % self.stride + size <= self.elem_size
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_long,
+]
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_MAP_FAILED = ctypes.c_void_p(-1).value
+MAP_32BIT = 0x40
+MAP_FIXED = 0x10
+MAP_NORESERVE = 0x4000
+
+
+def map_memory(addr: int, size: int, prot: int, flags: int, fd: int = -1) -> int:
+    """Call mmap(2); return the address.
+
+    Raises:
+        OSError: with the errno of the call.
+    """
+    got = _libc.mmap(addr or None, size, prot, flags, fd, 0)
+    if got is None or got == _MAP_FAILED:
+        errno = ctypes.get_errno()
+        raise OSError(errno, f"mmap of {size} bytes failed")
+    return int(got)
+
+
+def unmap_memory(addr: int, size: int) -> None:
+    """Call munmap(2)."""
+    _libc.munmap(addr, size)
+
+
+def view_of(addr: int, size: int, *, owner: object | None = None) -> memoryview:
+    """Return the *size* bytes at *addr* as a writable byte view that keeps *owner* alive."""
+    array = (ctypes.c_ubyte * size).from_address(addr)
+    array._owner = owner  # type: ignore[attr-defined]  # ctypes arrays have a __dict__
+    return memoryview(array).cast("B")
+
+
+class Window:
+    """Reserved native memory, committed by the kernel as it is touched.
+
+    It stays mapped while the window or any view of it is alive. *low* asks for addresses below
+    4 GiB (packets in the sandbox, whose context fields are 32 bits wide).
+    """
+
+    def __init__(self, size: int, *, low: bool = False) -> None:
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
+        try:
+            self.base = map_memory(
+                0, size, mmap.PROT_READ | mmap.PROT_WRITE, flags | (MAP_32BIT if low else 0)
+            )
+        except OSError as e:
+            raise BpfError(f"cannot reserve {size} bytes of memory for programs: {e}") from None
+        self.size = size
+        self._used = 0
+        whole = (ctypes.c_ubyte * size).from_address(self.base)
+        self.view = memoryview(whole).cast("B")
+        weakref.finalize(whole, unmap_memory, self.base, size)
+
+    def alloc(self, size: int, align: int = 16) -> tuple[int, memoryview]:
+        """Return the address and view of *size* fresh zeroed bytes.
+
+        Raises:
+            BpfError: the window is full.
+        """
+        start = -(-self._used // align) * align
+        if start + size > self.size:
+            raise BpfError(f"out of program memory: {size} bytes wanted, {self.size - start} left")
+        self._used = start + size
+        return self.base + start, self.view[start : start + size]
+
+
+class AddressSpace:
+    """The regions a machine's programs may touch, outside the arena."""
+
+    #: Default reservation: enough for big maps, nothing is committed before it is touched.
+    WINDOW = 8 << 30
+    LOW_WINDOW = 16 << 20
+
+    def __init__(self) -> None:
+        size = self.WINDOW
+        while True:
+            try:
+                self.window = Window(size)
+                break
+            except BpfError:
+                size //= 4
+                if size < 1 << 24:
+                    raise
+        try:
+            self.low_window: Window | None = Window(self.LOW_WINDOW, low=True)
+        except BpfError:
+            self.low_window = None
+        self._bases: list[int] = []
+        self._regions: list[Region] = []
+        #: Counts changes, so that engines can tell when a copy of the table is stale.
+        self.generation = 0
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """All regions, by base."""
+        return tuple(self._regions)
+
+    def add(
+        self,
+        size: int,
+        kind: RegionKind,
+        *,
+        writable: bool = True,
+        stride: int = 0,
+        elem_size: int = 0,
+        low: bool = False,
+    ) -> Region:
+        """Allocate zeroed memory and make it a region. *low*: below 4 GiB where that can be had."""
+        window = self.low_window if low and self.low_window is not None else self.window
+        # Never adjacent: an access that runs over an end must not land in a neighbour.
+        base, view = window.alloc(size + 64, 64)
+        region = Region(base, size, kind, writable, view[:size], stride, elem_size)
+        self.insert(region)
+        return region
+
+    def insert(self, region: Region) -> None:
+        """Make *region* accessible; it must not overlap another."""
+        at = bisect.bisect(self._bases, region.base)
+        before = self._regions[at - 1] if at else None
+        after = self._regions[at] if at < len(self._regions) else None
+        if (before and before.base + before.size > region.base) or (
+            after and region.base + region.size > after.base
+        ):
+            raise InternalError(f"region at {region.base:#x} overlaps another")
+        self._bases.insert(at, region.base)
+        self._regions.insert(at, region)
+        self.generation += 1
+
+    def remove(self, region: Region) -> None:
+        """Make *region* inaccessible; its memory stays reserved."""
+        at = bisect.bisect_left(self._bases, region.base)
+        if at == len(self._bases) or self._regions[at] is not region:
+            raise InternalError(f"no region at {region.base:#x}")
+        del self._bases[at], self._regions[at]
+        self.generation += 1
+
+    def find(self, addr: int, size: int, *, write: bool) -> Region | None:
+        """Return the region that allows this access, or None."""
+        at = bisect.bisect(self._bases, addr) - 1
+        if at < 0:
+            return None
+        region = self._regions[at]
+        return region if region.allows(addr, size, write=write) else None
+
+    def read(self, addr: int, size: int) -> bytes | None:
+        """Return *size* bytes at *addr*, or None where that is not allowed."""
+        if size == 0:
+            return b""
+        region = self.find(addr, size, write=False)
+        if region is None:
+            return None
+        at = addr - region.base
+        return bytes(region.view[at : at + size])
+
+    def write(self, addr: int, data: bytes) -> bool:
+        """Store *data* at *addr*; False where that is not allowed."""
+        if not data:
+            return True
+        region = self.find(addr, len(data), write=True)
+        if region is None:
+            return False
+        at = addr - region.base
+        region.view[at : at + len(data)] = data
+        return True
+
+
+class ArenaMemory(Protocol):
+    """What engines need of an arena. Offsets are relative to `kern_vm_start`: (u32)ptr + off,
+    so they run from -32768 to 2**32 + 32767; no address wraps (arena.md section 4.3).
+
+    Attributes:
+        kern_vm_start: 4 GiB aligned base of the kernel view; guards lie on both sides.
+        user_vm_start, user_vm_end: the user view's bounds.
+        band: the bytes [kern_vm_start, +4 GiB). Touch only pages that are present.
+        presence_addr: address of one byte per page of the band, nonzero where the page is known
+            to be present; 16 zero bytes lie before and after it for the guards. A zero byte is
+            not final: ask `is_present`, which also sees pages that user space has touched.
+    """
+
+    kern_vm_start: int
+    user_vm_start: int
+    user_vm_end: int
+    band: memoryview
+    presence_addr: int
+
+    def is_present(self, offset: int, size: int) -> bool:
+        """Say whether all of [offset, offset + size) may be accessed now."""
+        ...

@@ -1,0 +1,166 @@
+"""What a loader yields: immutable programs, their maps and subprogs, before anything is verified.
+
+Whatever the source (ELF, text, bytes, JSON), a `Program` refers to maps and kfuncs by index:
+an ldimm64 of kind MAP_IDX or MAP_IDX_VALUE holds an index into `ObjectFile.maps`, and a call of
+kind KFUNC holds an index into `Program.kfuncs`. File descriptors and BTF ids never appear here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from bpfvm.errors import LoadError
+from bpfvm.insn import Insn
+
+__all__ = [
+    "LineInfo",
+    "Linkage",
+    "MapDef",
+    "MapFacts",
+    "ObjectFile",
+    "Param",
+    "Program",
+    "Subprog",
+]
+
+from enum import Enum
+
+
+class Linkage(Enum):
+    """BTF linkage of a subprog; without BTF a subprog is static."""
+
+    STATIC = "static"
+    GLOBAL = "global"
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A subprog's parameter as its BTF tells: C spelling, size in bytes, and decl/type tags."""
+
+    name: str
+    ctype: str
+    size: int = 8
+    is_pointer: bool = False
+    tags: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Subprog:
+    """A function of a program: slots [start, end). Subprog 0 is the main program."""
+
+    start: int
+    end: int
+    name: str
+    linkage: Linkage = Linkage.STATIC
+    params: tuple[Param, ...] | None = None  # None: no BTF
+    ret: Param | None = None  # None: void, or no BTF
+
+
+@dataclass(frozen=True, slots=True)
+class LineInfo:
+    """From slot *insn_off* on, the code comes from *file*:*line*:*col*, whose text is *source*."""
+
+    insn_off: int
+    file: str
+    line: int
+    col: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class MapDef:
+    """What is needed to create a map (the fields of BPF_MAP_CREATE), and what libbpf then puts in.
+
+    Attributes:
+        map_type: the kernel's number (`bpfvm.maps.base.MapType`).
+        flags: BPF_F_* bits.
+        map_extra: an arena's user_vm_start, or 0.
+        image: initial bytes: the whole value of a one-element array (.rodata, .data, .bss),
+            or an arena's globals (placed at the arena's end).
+        frozen: read-only for user space and programs after the image is in (.rodata).
+    """
+
+    name: str
+    map_type: int
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int = 0
+    map_extra: int = 0
+    image: bytes | None = None
+    frozen: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MapFacts:
+    """All that a verifier may know of a live map; equal facts give equal verdicts.
+
+    Attributes:
+        defn: what the map was created from.
+        user_vm_start, user_vm_end: bounds of an arena's user view, else 0.
+        contents: bytes of a frozen read-only map's value (loads from it are constants), else None.
+    """
+
+    defn: MapDef
+    user_vm_start: int = 0
+    user_vm_end: int = 0
+    contents: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One loadable program.
+
+    Attributes:
+        insns: one `Insn` per 8-byte slot; an ldimm64 takes two.
+        subprogs: sorted by start, covering all slots; [0] is the main program.
+        prog_type: name of a row of `bpfvm.context.PROG_TYPES`, such as "xdp".
+        sleepable: loaded with BPF_F_SLEEPABLE.
+        maps: the object's maps; ldimm64 MAP_IDX* immediates index this tuple.
+        kfuncs: kfunc names; call KFUNC immediates index this tuple.
+        weak_kfuncs: names in *kfuncs* that may be missing (poisoned: fail only when reached).
+        flags: further BPF_F_* load flags (BPF_F_STRICT_ALIGNMENT, ...).
+    """
+
+    name: str
+    insns: tuple[Insn, ...]
+    prog_type: str
+    subprogs: tuple[Subprog, ...] = ()
+    sleepable: bool = False
+    license: str = "GPL"
+    maps: tuple[MapDef, ...] = ()
+    kfuncs: tuple[str, ...] = ()
+    weak_kfuncs: frozenset[str] = frozenset()
+    line_info: tuple[LineInfo, ...] = ()
+    expected_attach_type: int = 0
+    flags: int = 0
+
+    @property
+    def is_gpl(self) -> bool:
+        """Whether the licence is one that the kernel takes as GPL compatible."""
+        return self.license in _GPL_COMPATIBLE
+
+
+#: kernel: license_is_gpl_compatible
+_GPL_COMPATIBLE = frozenset(
+    {
+        "GPL",
+        "GPL v2",
+        "GPL and additional rights",
+        "Dual BSD/GPL",
+        "Dual MIT/GPL",
+        "Dual MPL/GPL",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectFile:
+    """All that one source holds. Programs that could not be linked stand in *broken*, each with
+    its error: no program of a file keeps another from loading."""
+
+    origin: str
+    programs: Mapping[str, Program]
+    maps: tuple[MapDef, ...] = ()
+    broken: Mapping[str, LoadError] = field(default_factory=dict)

@@ -1,0 +1,223 @@
+"""Prototypes of helpers and kfuncs, and the registry that holds them.
+
+The verifier reads prototypes and never an implementation; engines call the implementation that
+the verifier chose. Adding a helper or kfunc is one function under its decorator.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, Flag, auto, unique
+from types import ModuleType
+from typing import TypeVar
+
+from bpfvm.errors import InternalError
+
+__all__ = [
+    "ArgType",
+    "FuncProto",
+    "Impl",
+    "KfuncFlags",
+    "Registry",
+    "RetType",
+    "Variant",
+    "helper",
+    "kfunc",
+]
+
+#: impl(rt: Runtime, *args: int) -> int; args and result are taken modulo 2**64.
+Impl = Callable[..., int]
+_F = TypeVar("_F", bound=Impl)
+
+
+@unique
+class ArgType(Enum):
+    """What a call's argument must be (kernel: enum bpf_arg_type and kfunc parameter suffixes)."""
+
+    # helpers
+    ANYTHING = auto()
+    CONST_MAP_PTR = auto()
+    MAP_KEY = auto()
+    MAP_VALUE = auto()
+    UNINIT_MAP_VALUE = auto()
+    MEM_RDONLY = auto()
+    UNINIT_MEM = auto()
+    CONST_SIZE = auto()
+    CONST_SIZE_OR_ZERO = auto()
+    CTX = auto()
+    # kfuncs
+    SCALAR = auto()
+    KF_MAP = auto()  # suffix __map: a map pointer; its type is tested at run time
+    KF_IGNORE = auto()  # suffix __ign: not checked at all
+    KF_CONST_STR = auto()  # suffix __str: pointer to a constant string in a read-only map
+    KF_MEM = auto()  # memory whose size is the next argument
+    KF_MEM_SIZE = auto()  # suffix __sz: size of the memory before it
+
+
+@unique
+class RetType(Enum):
+    """What a call leaves in r0."""
+
+    INTEGER = auto()  # unknown 64-bit scalar
+    INT32 = auto()  # a C int: helpers sign-extend, kfuncs leave 32 bits (see verifier)
+    VOID = auto()
+    MAP_VALUE_OR_NULL = auto()
+    POINTER_AS_SCALAR = auto()  # kfunc returning void *: a scalar for the verifier
+
+
+class KfuncFlags(Flag):
+    """KF_* bits that we give a meaning."""
+
+    NONE = 0
+    SLEEPABLE = auto()
+    SPINLOCK_SAFE = auto()
+    ARENA_RET = auto()
+    ARENA_ARG2 = auto()
+
+
+@unique
+class Variant(Enum):
+    """Which implementation of a polymorphic kfunc a call site runs."""
+
+    SLEEPABLE = "sleepable"
+    NON_SLEEPABLE = "non_sleepable"
+
+
+@dataclass(frozen=True, slots=True)
+class FuncProto:
+    """One helper or kfunc.
+
+    Attributes:
+        name: the kernel's name, such as "bpf_map_lookup_elem".
+        helper_id: the helper's number, or None for a kfunc.
+        ret, args: types; at most five arguments.
+        impls: by variant; NON_SLEEPABLE is absent where there is one for all contexts.
+        gpl_only: refused to programs without a GPL-compatible licence.
+        might_sleep: refused where the context can't sleep.
+        pkt_access: memory arguments may point into a packet.
+        prog_types: names of the program types that are offered it; None: all.
+        flags: kfunc flags.
+    """
+
+    name: str
+    helper_id: int | None
+    ret: RetType
+    args: tuple[ArgType, ...]
+    impls: Mapping[Variant, Impl] = field(compare=False, hash=False)
+    gpl_only: bool = False
+    might_sleep: bool = False
+    pkt_access: bool = False
+    prog_types: frozenset[str] | None = None
+    flags: KfuncFlags = KfuncFlags.NONE
+
+    def impl(self, variant: Variant) -> Impl:
+        """Return the implementation for *variant* (the sleepable one where there is just one)."""
+        return self.impls.get(variant) or self.impls[Variant.SLEEPABLE]
+
+    @property
+    def is_polymorphic(self) -> bool:
+        """Whether the call site's context selects the implementation."""
+        return len(self.impls) > 1
+
+
+def helper(
+    helper_id: int,
+    ret: RetType,
+    args: tuple[ArgType, ...] = (),
+    *,
+    gpl_only: bool = False,
+    might_sleep: bool = False,
+    pkt_access: bool = False,
+    prog_types: frozenset[str] | None = None,
+) -> Callable[[_F], _F]:
+    """Declare the decorated function as helper *helper_id*; its name is the kernel's."""
+
+    def mark(fn: _F) -> _F:
+        _attach(
+            fn,
+            FuncProto(
+                fn.__name__,
+                helper_id,
+                ret,
+                args,
+                {Variant.SLEEPABLE: fn},
+                gpl_only,
+                might_sleep,
+                pkt_access,
+                prog_types,
+            ),
+        )
+        return fn
+
+    return mark
+
+
+def kfunc(
+    ret: RetType,
+    args: tuple[ArgType, ...] = (),
+    *,
+    flags: KfuncFlags = KfuncFlags.NONE,
+    non_sleepable: Impl | None = None,
+    prog_types: frozenset[str] | None = None,
+) -> Callable[[_F], _F]:
+    """Declare the decorated function as a kfunc; *non_sleepable* is its other variant, if any."""
+
+    def mark(fn: _F) -> _F:
+        impls: dict[Variant, Impl] = {Variant.SLEEPABLE: fn}
+        if non_sleepable is not None:
+            impls[Variant.NON_SLEEPABLE] = non_sleepable
+        _attach(
+            fn,
+            FuncProto(
+                fn.__name__,
+                None,
+                ret,
+                args,
+                impls,
+                gpl_only=True,
+                might_sleep=bool(flags & KfuncFlags.SLEEPABLE),
+                prog_types=prog_types,
+                flags=flags,
+            ),
+        )
+        return fn
+
+    return mark
+
+
+_PROTO = "__bpf_proto__"
+
+
+def _attach(fn: Impl, proto: FuncProto) -> None:
+    for impl in proto.impls.values():
+        declared = len(inspect.signature(impl).parameters) - 1
+        if declared != len(proto.args):
+            raise InternalError(
+                f"{proto.name}: {declared} parameters, but {len(proto.args)} in the prototype"
+            )
+    setattr(fn, _PROTO, proto)
+
+
+class Registry:
+    """All helpers and kfuncs of a VM, built from an explicit list of modules."""
+
+    def __init__(self, modules: Iterable[ModuleType]) -> None:
+        self.helpers: dict[int, FuncProto] = {}
+        self.kfuncs: dict[str, FuncProto] = {}
+        for module in modules:
+            for value in vars(module).values():
+                proto = getattr(value, _PROTO, None)
+                if isinstance(proto, FuncProto):
+                    self._add(proto)
+
+    def _add(self, proto: FuncProto) -> None:
+        if proto.helper_id is None:
+            if proto.name in self.kfuncs:
+                raise InternalError(f"kfunc {proto.name} is registered twice")
+            self.kfuncs[proto.name] = proto
+        else:
+            if proto.helper_id in self.helpers:
+                raise InternalError(f"helper {proto.helper_id} is registered twice")
+            self.helpers[proto.helper_id] = proto

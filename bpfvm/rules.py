@@ -1,0 +1,73 @@
+"""KernelRules: one row for each rule or wording that differs between kernels we follow.
+
+Nothing else in the tree knows versions: code asks a rule by name. Adding a row is one field with
+its two values; `KernelRules.of` picks them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from bpfvm.errors import BpfError
+
+__all__ = ["KERNELS", "NEWEST", "KernelRules"]
+
+#: Supported rule sets, oldest first.
+KERNELS = ("6.18", "7.3")
+NEWEST = KERNELS[-1]
+
+
+def _rule(before: object, after: object, doc: str, *, since: str = "7.3") -> Any:  # noqa: ANN401  # as field()
+    """Declare a row: value before kernel *since*, value from it on."""
+    return field(metadata={"before": before, "after": after, "since": since, "doc": doc})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelRules:
+    """The rules of one kernel. Sources: arena.h/arena.c and verifier.c of each."""
+
+    kernel: str
+    arena_kfuncs_any_context: bool = _rule(
+        False, True, "arena page kfuncs may be called from non-sleepable contexts"
+    )
+    arena_fault_clears_result: bool = _rule(
+        False, True, "a faulting fetch, cmpxchg or load-acquire zeroes its result register"
+    )
+    arena_alu64_mix_refused: bool = _rule(
+        False, True, "one ALU64 insn may not be reached with and without an arena operand"
+    )
+    arena_atomic_merge_check: bool = _rule(
+        False, True, "atomics join the check that one insn sees one pointer type"
+    )
+    arena_value_end_excluded: bool = _rule(
+        False, True, "an ldimm64 may not point one past the arena's end"
+    )
+    static_reserved_checks: bool = _rule(
+        False, True, "reserved fields and register numbers are checked in every insn, even dead"
+    )
+    call_frames: int = _rule(8, 16, "the most call frames")
+    packet_region_messages: bool = _rule(
+        False, True, "packet bounds errors use the min/max value lines"
+    )
+
+    @classmethod
+    def of(cls, kernel: str = NEWEST) -> KernelRules:
+        """Return the rules of *kernel*, one of `KERNELS`.
+
+        Raises:
+            BpfError: *kernel* is another.
+        """
+        if kernel not in KERNELS:
+            raise BpfError(f"unknown kernel {kernel!r}: expected one of {', '.join(KERNELS)}")
+        now = KERNELS.index(kernel)
+        return cls(
+            kernel=kernel,
+            **{
+                f.name: f.metadata[
+                    "after" if now >= KERNELS.index(f.metadata["since"]) else "before"
+                ]
+                for f in fields(cls)
+                if f.metadata
+            },
+        )

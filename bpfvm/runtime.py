@@ -1,0 +1,226 @@
+"""What a running program meets: the machine it runs on, the run it is part of, and its engines."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from bpfvm.bits import hi32, u64
+from bpfvm.errors import RunFault
+from bpfvm.maps.base import Map
+from bpfvm.memory import AddressSpace, ArenaMemory
+from bpfvm.program import Program
+from bpfvm.proto import Registry
+from bpfvm.xlated import Xlated
+
+__all__ = [
+    "FRAME_SIZE",
+    "MAY_GOTO_LIMIT",
+    "Engine",
+    "Executable",
+    "Fault",
+    "Machine",
+    "RunContext",
+    "Stream",
+]
+
+#: Stack bytes of one frame in the sandbox, and the most a verified call chain uses in all.
+FRAME_SIZE = 512
+#: How often one frame's may_gotos fall through before they jump (kernel: BPF_MAX_LOOPS).
+MAY_GOTO_LIMIT = 8 * 1024 * 1024
+#: The most frames of a call chain in the sandbox; one more is a run fault.
+MAX_FRAMES = 16
+
+
+class Stream:
+    """A program's output stream: at most `CAPACITY` - 1 bytes, all or nothing per push."""
+
+    CAPACITY = 100_000
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def push(self, data: bytes) -> bool:
+        """Append *data*; False (ENOSPC) where it does not fit."""
+        if len(self.data) + len(data) >= self.CAPACITY:
+            return False
+        self.data += data
+        return True
+
+
+class Fault(NamedTuple):
+    """An arena access to an absent page: slot, reported address, and whether it wrote."""
+
+    insn: int
+    addr: int
+    write: bool
+
+
+class Machine:
+    """The instances that programs of one object share: memory, live maps, arena.
+
+    `maps[i]` is the live map of `Program.maps[i]`. A map's *handle* is what a program holds as
+    its map pointer: an address that names the map and that no program may access.
+    """
+
+    def __init__(
+        self,
+        space: AddressSpace,
+        maps: Sequence[Map],
+        registry: Registry,
+        arena: ArenaMemory | None = None,
+    ) -> None:
+        self.space, self.maps, self.registry, self.arena = space, tuple(maps), registry, arena
+        self._handles = [space.window.alloc(64, 64)[0] for _ in self.maps]
+        self._by_handle = dict(zip(self._handles, self.maps, strict=True))
+
+    def map_handle(self, index: int) -> int:
+        """Return the handle of map number *index*."""
+        return self._handles[index]
+
+    def map_of(self, handle: int) -> Map | None:
+        """Return the map that *handle* names, or None."""
+        return self._by_handle.get(handle)
+
+
+@dataclass
+class RunContext:
+    """One run of one program.
+
+    Attributes:
+        machine: shared instances.
+        program: what runs (its subprog names and line info serve stack dumps).
+        stack_top: end of the run's stack memory, `MAX_FRAMES` frames of `FRAME_SIZE`; frame k's
+            r10 is stack_top - k * FRAME_SIZE in the interpreter and in the sandbox.
+        sleepable: the program's own context.
+        cpu: number that bpf_get_smp_processor_id gives.
+        budget: insns left for an unverified program, None: no limit. It is charged for a whole
+            basic block (`bpfvm.flow.leaders`) when the block is entered; a block that does not
+            fit any more is not entered and ends the run at its first slot.
+        fail_alloc: asked before each page allocation; True makes it fail.
+        may_goto_limit: see `MAY_GOTO_LIMIT`.
+    """
+
+    machine: Machine
+    program: Program
+    stack_top: int
+    sleepable: bool = False
+    cpu: int = 0
+    budget: int | None = None
+    fail_alloc: Callable[[], bool] | None = None
+    may_goto_limit: int = MAY_GOTO_LIMIT
+    clear_on_fault: bool = True
+    rng: random.Random = field(default_factory=random.Random)
+    clock: Callable[[], int] = time.monotonic_ns
+    stdout: Stream = field(default_factory=Stream)
+    stderr: Stream = field(default_factory=Stream)
+    trace: bytearray = field(default_factory=bytearray)
+    faults: list[Fault] = field(default_factory=list)
+    pc: int = 0  # slot of the call in progress, for messages of helpers
+
+    def read(self, addr: int, size: int) -> bytes:
+        """Return *size* bytes a helper was pointed to.
+
+        Raises:
+            RunFault: the program may not read them.
+        """
+        data = self.machine.space.read(addr, size)
+        if data is None:
+            raise RunFault(self.pc, f"helper may not read {size} bytes at {addr:#x}")
+        return data
+
+    def write(self, addr: int, data: bytes) -> None:
+        """Store *data* where a helper was pointed to.
+
+        Raises:
+            RunFault: the program may not write there.
+        """
+        if not self.machine.space.write(addr, data):
+            raise RunFault(self.pc, f"helper may not write {len(data)} bytes at {addr:#x}")
+
+    def map_arg(self, handle: int) -> Map:
+        """Return the map a helper was given.
+
+        Raises:
+            RunFault: *handle* names none.
+        """
+        found = self.machine.map_of(handle)
+        if found is None:
+            raise RunFault(self.pc, f"{handle:#x} is not a map")
+        return found
+
+    def report_fault(
+        self, pc: int, reg: int, off: int, *, write: bool, callers: Sequence[int]
+    ) -> None:
+        """Record an access to an absent arena page and report it to stderr (arena.md 4.6).
+
+        Args:
+            pc: slot of the access.
+            reg: the 64-bit address register's value.
+            off: the insn's offset.
+            write: how the kernel classifies it (every atomic but load-acquire writes).
+            callers: slots of the calls that are open, innermost last.
+        """
+        arena = self.machine.arena
+        addr = u64(hi32(arena.user_vm_start if arena else 0) + reg + off)
+        self.faults.append(Fault(pc, addr, write))
+        how = "WRITE" if write else "READ"
+        self.stderr.push(
+            f"ERROR: Arena {how} access at unmapped address {addr:#x}\n".encode()
+            + self.stack_dump(pc, callers)
+        )
+
+    def stack_dump(self, pc: int, callers: Sequence[int]) -> bytes:
+        """Return the text of a stack dump (kernel: bpf_stream_stage_dump_stack).
+
+        Frame offsets and sizes count bytes of BPF insns, the same in every engine.
+        """
+        lines = [
+            f"CPU: {self.cpu} UID: {os.geteuid()} PID: {os.getpid()} Comm: bpfvm",
+            "Call trace:",
+        ]
+        for slot in (pc, *reversed(callers)):
+            sub = next((s for s in self.program.subprogs if s.start <= slot < s.end), None)
+            if sub is None:
+                continue
+            lines.append(f"{sub.name}+{(slot - sub.start) * 8:#x}/{(sub.end - sub.start) * 8:#x}")
+            line = None
+            for info in self.program.line_info:
+                if info.insn_off > slot:
+                    break
+                line = info
+            if line is not None:
+                lines.append(
+                    f"  {line.source.lstrip()} @ {line.file.rsplit('/', 1)[-1]}:{line.line}"
+                )
+        return ("\n".join(lines) + "\n\n").encode()
+
+
+class Executable(Protocol):
+    """A program linked to a machine."""
+
+    def run(self, run: RunContext, r1: int, r2: int = 0) -> int:
+        """Run to the end and return r0 (unsigned 64 bits).
+
+        Raises:
+            RunFault: it ended early (sandbox only; of a verified program it is an InternalError).
+        """
+        ...
+
+
+class Engine(Protocol):
+    """An interpreter or a compiler."""
+
+    name: str
+
+    def link(self, xlated: Xlated, machine: Machine) -> Executable:
+        """Prepare *xlated* for runs on *machine*.
+
+        Raises:
+            LoadError: an unverified program that has no meaning (see `bpfvm.flow.check_structure`).
+        """
+        ...

@@ -1,0 +1,329 @@
+"""The composition root: objects, programs and their runs, as users meet them.
+
+Only this module (with the command line above it) knows verifier, JIT and arena together. An
+`Object` is what one source holds; its maps and arena come to life at the first verify, run or
+map access, as libbpf's load does, and all its programs share them.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import verifier
+from arena import kfuncs as arena_kfuncs
+from arena.arena import ArenaMap
+from bpfvm import helpers, kfuncs, loader, testrun
+from bpfvm.asm import assemble as assemble_text
+from bpfvm.context import PROG_TYPES, Sleepable
+from bpfvm.errors import BpfError, InternalError, Rejected, RunFault
+from bpfvm.flow import find_subprogs
+from bpfvm.insn import decode
+from bpfvm.interp import Interpreter
+from bpfvm.maps.array import ArrayMap
+from bpfvm.maps.base import Map, MapType, MapTypes
+from bpfvm.maps.hash import HashMap
+from bpfvm.memory import AddressSpace
+from bpfvm.program import MapFacts, ObjectFile, Program
+from bpfvm.proto import Registry
+from bpfvm.rules import NEWEST, KernelRules
+from bpfvm.runtime import Engine, Executable, Fault, Machine
+from bpfvm.xlated import Verdict, Xlated, unverified
+
+__all__ = [
+    "ENGINES",
+    "MAP_TYPES",
+    "REGISTRY",
+    "SANDBOX_BUDGET",
+    "Object",
+    "Prog",
+    "Result",
+    "assemble",
+    "from_bytes",
+    "open",
+]
+
+#: The engines a run may ask for.
+ENGINES = ("interp", "jit")
+#: Insns an unverified run may execute unless it says otherwise.
+SANDBOX_BUDGET = 10_000_000
+
+REGISTRY = Registry([helpers, kfuncs, arena_kfuncs])
+MAP_TYPES = MapTypes(
+    {MapType.ARRAY: ArrayMap, MapType.HASH: HashMap, MapType.ARENA: ArenaMap},
+)
+_HELPER_IDS = {proto.name: number for number, proto in REGISTRY.helpers.items()}
+
+
+def _engine(name: str) -> Engine:
+    if name == "interp":
+        return Interpreter()
+    if name == "jit":
+        # llvmlite takes longer to import than most programs take to run.
+        from jit.engine import Jit
+
+        return Jit()
+    raise BpfError(f"unknown engine {name!r}: expected one of {', '.join(ENGINES)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run left behind.
+
+    Attributes:
+        r0: the program's return value, unsigned 64 bits.
+        stdout, stderr: the program's two streams (bpf_stream_vprintk, fault reports).
+        trace: what bpf_trace_printk wrote.
+        duration_ns: time inside the engine, for one run.
+        ctx, data: context and packet after the run, as user space sees them.
+        faults: arena accesses to absent pages, in order.
+    """
+
+    r0: int
+    stdout: bytes = b""
+    stderr: bytes = b""
+    trace: bytes = b""
+    duration_ns: int = 0
+    ctx: bytes = b""
+    data: bytes = b""
+    faults: tuple[Fault, ...] = field(default=())
+
+
+class Prog:
+    """One program of an `Object`."""
+
+    def __init__(self, owner: Object, program: Program) -> None:
+        self.owner = owner
+        self.program = program
+        self._verdicts: dict[tuple[str, int], Verdict] = {}
+        self._linked: dict[tuple[str, str | None], Executable] = {}
+
+    def __repr__(self) -> str:
+        return f"<Prog {self.name} ({self.program.prog_type})>"
+
+    @property
+    def name(self) -> str:
+        """The program's name."""
+        return self.program.name
+
+    def verify(self, *, kernel: str = NEWEST, log_level: int = 1) -> Verdict:
+        """Return the verifier's verdict under the rules of *kernel* ("7.3" or "6.18").
+
+        A rejection is a value (`.ok` False with `.errno`, `.last`, `.reason`), not an exception.
+
+        Raises:
+            BpfError: unknown kernel, or the object's maps can't be created.
+        """
+        key = (kernel, log_level)
+        if key not in self._verdicts:
+            self._verdicts[key] = verifier.verify(
+                self.program,
+                self.owner.facts,
+                REGISTRY,
+                map_types=MAP_TYPES,
+                rules=KernelRules.of(kernel),
+                log_level=log_level,
+            )
+        return self._verdicts[key]
+
+    def xlated(self, *, verify: bool = True, kernel: str = NEWEST) -> Xlated:
+        """Return the insns as engines run them.
+
+        Raises:
+            Rejected: *verify* was asked for and the program does not.
+        """
+        if not verify:
+            return unverified(self.program)
+        verdict = self.verify(kernel=kernel)
+        if verdict.xlated is None:
+            raise Rejected(self.name, verdict)
+        return verdict.xlated
+
+    def run(
+        self,
+        *,
+        engine: str = "jit",
+        ctx: bytes | None = None,
+        data: bytes | None = None,
+        verify: bool = True,
+        budget: int | None = None,
+        kernel: str = NEWEST,
+        repeat: int = 1,
+    ) -> Result:
+        """Run the program once (or *repeat* times on the same context) and return its result.
+
+        Args:
+            engine: "jit" or "interp".
+            ctx: the context as user space gives it to BPF_PROG_TEST_RUN.
+            data: packet bytes, for program types that take a packet.
+            verify: False runs it in the sandbox: nothing is proven, every access is checked.
+            budget: insns the sandbox may execute, `SANDBOX_BUDGET` unless given.
+            kernel: the rules to verify by.
+            repeat: how often; the result is the last run's, duration_ns the mean.
+
+        Raises:
+            Rejected: it does not verify.
+            RunFault: a sandbox run ended early.
+            BpfError: input that a test-run of this program type refuses.
+        """
+        rules = KernelRules.of(kernel)
+        xlated = self.xlated(verify=verify, kernel=kernel)
+        executable = self._link(engine, xlated, kernel if verify else None)
+        if not verify and budget is None:
+            budget = SANDBOX_BUDGET
+        with testrun.prepare(self.owner.machine, xlated, ctx=ctx, data=data) as test:
+            test.run.budget = budget if not verify else None
+            test.run.clear_on_fault = rules.arena_fault_clears_result
+            elapsed, r0 = 0, 0
+            for _ in range(max(1, repeat)):
+                start = time.perf_counter_ns()
+                try:
+                    r0 = executable.run(test.run, test.r1, test.r2)
+                except RunFault as fault:
+                    if verify:
+                        raise InternalError(f"verified program {self.name}: {fault}") from fault
+                    raise
+                elapsed += time.perf_counter_ns() - start
+            out = test.finish()
+            return Result(
+                r0,
+                bytes(test.run.stdout.data),
+                bytes(test.run.stderr.data),
+                bytes(test.run.trace),
+                elapsed // max(1, repeat),
+                out.ctx,
+                out.data,
+                tuple(test.run.faults),
+            )
+
+    def _link(self, engine: str, xlated: Xlated, kernel: str | None) -> Executable:
+        with self.owner.lock:
+            key = (engine, kernel)
+            if key not in self._linked:
+                self._linked[key] = _engine(engine).link(xlated, self.owner.machine)
+            return self._linked[key]
+
+
+class _MapsByName(Mapping[str, Map]):
+    """The live maps of an object, created at the first access."""
+
+    def __init__(self, owner: Object) -> None:
+        self._owner = owner
+
+    def __getitem__(self, name: str) -> Map:
+        for defn, live in zip(self._owner.file.maps, self._owner.machine.maps, strict=True):
+            if defn.name == name:
+                return live
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return (defn.name for defn in self._owner.file.maps)
+
+    def __len__(self) -> int:
+        return len(self._owner.file.maps)
+
+
+class Object:
+    """All programs of one source, and the maps and the arena they share.
+
+    Attributes:
+        programs: by name, in file order.
+        broken: programs that could not be linked, each with its error.
+        maps: live maps by name.
+    """
+
+    def __init__(self, file: ObjectFile) -> None:
+        self.file = file
+        self.programs: dict[str, Prog] = {n: Prog(self, p) for n, p in file.programs.items()}
+        self.broken = dict(file.broken)
+        self.maps: Mapping[str, Map] = _MapsByName(self)
+        self.lock = threading.RLock()
+        self._machine: Machine | None = None
+
+    def __repr__(self) -> str:
+        return f"<Object {self.file.origin}: {', '.join(self.programs) or 'no programs'}>"
+
+    @property
+    def machine(self) -> Machine:
+        """The live instances, created on first use.
+
+        Raises:
+            MapError: a map can't be created.
+        """
+        with self.lock:
+            if self._machine is None:
+                space = AddressSpace()
+                maps = [MAP_TYPES.create(defn, space) for defn in self.file.maps]
+                arenas = [m for m in maps if isinstance(m, ArenaMap)]
+                if len(arenas) > 1:
+                    names = " and ".join(m.defn.name for m in arenas[:2])
+                    raise BpfError(
+                        f"{self.file.origin}: only a single arena map is supported: {names}"
+                    )
+                self._machine = Machine(space, maps, REGISTRY, arenas[0] if arenas else None)
+            return self._machine
+
+    @cached_property
+    def facts(self) -> tuple[MapFacts, ...]:
+        """What the verifier may know of the live maps, in the order of `Program.maps`."""
+        return tuple(m.facts() for m in self.machine.maps)
+
+    @property
+    def arena(self) -> ArenaMap:
+        """The object's arena.
+
+        Raises:
+            BpfError: it has none.
+        """
+        found = self.machine.arena
+        if not isinstance(found, ArenaMap):
+            raise BpfError(f"{self.file.origin}: no arena map")
+        return found
+
+
+def open(path: str | os.PathLike[str]) -> Object:
+    """Return the object in the file at *path*: ELF, C source, assembly text, or raw insns.
+
+    Raises:
+        BpfError: it can't be read, compiled, assembled or understood; the text says where.
+    """
+    return Object(loader.load_path(path, helpers=_HELPER_IDS))
+
+
+def assemble(text: str, origin: str = "<text>") -> Object:
+    """Return the object that assembly *text* describes (`bpfvm.asm`).
+
+    Raises:
+        AsmError: at the first thing that is wrong.
+    """
+    return Object(assemble_text(text, origin, helpers=_HELPER_IDS))
+
+
+def from_bytes(
+    insns: bytes,
+    prog_type: str = "socket_filter",
+    *,
+    name: str = "main",
+    sleepable: bool | None = None,
+    license: str = "GPL",
+) -> Object:
+    """Return an object with one program of the raw slots *insns* (8 bytes each, little-endian).
+
+    *sleepable* defaults to what the program type demands.
+
+    Raises:
+        BpfError: not whole slots, or an unknown program type.
+    """
+    if prog_type not in PROG_TYPES:
+        raise BpfError(f"unknown program type {prog_type!r}")
+    if sleepable is None:
+        sleepable = PROG_TYPES[prog_type].sleepable is Sleepable.MUST
+    code = decode(insns, name)
+    program = Program(
+        name, code, prog_type, find_subprogs(code, {0: name}), sleepable, license=license
+    )
+    return Object(ObjectFile("<bytes>", {name: program}))

@@ -7,10 +7,20 @@ pointers are 64 bits wide. Internal layouts are ours to choose, so every access 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from enum import Enum, unique
 
-__all__ = ["PROG_TYPES", "CtxAccess", "CtxField", "CtxKind", "ProgType", "Sleepable"]
+__all__ = [
+    "PROG_TYPES",
+    "CtxAccess",
+    "CtxField",
+    "CtxKind",
+    "ProgType",
+    "Sleepable",
+    "match_section",
+    "prog_type_by_number",
+]
 
 
 @unique
@@ -43,6 +53,9 @@ class CtxField:
         readable, writable: writes are always of the full size, unless *any_part*.
         narrow: may be read in aligned parts.
         any_part: any aligned read or write inside (skb->cb).
+        write_size: bytes that a write stores, where the kernel keeps fewer than it shows
+            (u16 tc_index), else 0. The bytes above stay zero.
+        supported: False where the kernel grants the access and we don't yet (skb->sk).
     """
 
     name: str
@@ -54,6 +67,14 @@ class CtxField:
     writable: bool = False
     narrow: bool = True
     any_part: bool = False
+    write_size: int = 0
+    supported: bool = True
+
+    def grants(self, off: int, size: int, *, write: bool) -> bool:
+        """Say whether the kernel grants an aligned access that starts in this field."""
+        if off + size > self.off + self.size or not (self.writable if write else self.readable):
+            return False
+        return size == self.size or self.any_part or (self.narrow and not write)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +93,9 @@ class ProgType:
     Attributes:
         name: as in JSON and directives ("sched_cls").
         number: enum bpf_prog_type.
-        sections: ELF section names, a trailing "/" or "+" meaning a prefix (libbpf's table).
-        sleepable: see `Sleepable`.
+        sections: ELF section names as in libbpf's table: "x" is exactly x, "x+" is x or x/...
+        sleepable_sections: those of them that make a program sleepable.
+        sleepable: see `Sleepable`. MAY is a matter of the kernel's version.
         fields: the context's table, or None: any aligned access below *ctx_limit*.
         ctx_size: bytes of the user-visible struct (0: none of its own, syscall).
         internal_size: bytes of the internal context.
@@ -93,6 +115,7 @@ class ProgType:
     ctx_writable: bool = False
     packet: bool = False
     packet_write: bool = False
+    sleepable_sections: tuple[str, ...] = ()
 
     def ctx_access(self, off: int, size: int, *, write: bool) -> CtxAccess | None:
         """Return the rewritten access, or None where it is refused (kernel: is_valid_access and
@@ -102,17 +125,196 @@ class ProgType:
         if self.fields is None:
             inside = off + size <= self.ctx_limit and (self.ctx_writable or not write)
             return CtxAccess(CtxKind.SCALAR, off, size) if inside else None
-        for f in self.fields:
-            if not f.off <= off < f.off + f.size:
-                continue
-            if off + size > f.off + f.size or not (f.writable if write else f.readable):
-                return None
-            if f.kind is not CtxKind.SCALAR:
-                return CtxAccess(f.kind, f.internal_off, 8) if size == f.size else None
-            if size != f.size and not f.any_part and (write or not f.narrow):
-                return None
-            return CtxAccess(CtxKind.SCALAR, f.internal_off + off - f.off, size)
-        return None
+        field = self.field_at(off)
+        if field is None or not field.supported or not field.grants(off, size, write=write):
+            return None
+        at = field.internal_off + off - field.off
+        if field.kind is not CtxKind.SCALAR:
+            return CtxAccess(field.kind, at, 8)
+        return CtxAccess(CtxKind.SCALAR, at, (write and field.write_size) or size)
+
+    def unsupported_field(self, off: int, size: int, *, write: bool) -> str | None:
+        """Return the name of the field where the kernel grants this access and we don't yet."""
+        field = self.field_at(off)
+        if field is None or field.supported or off < 0 or off % size:
+            return None
+        return field.name if field.grants(off, size, write=write) else None
+
+    def field_at(self, off: int) -> CtxField | None:
+        """Return the field that holds byte *off* of the user-visible struct."""
+        return next((f for f in self.fields or () if f.off <= off < f.off + f.size), None)
 
 
-PROG_TYPES: dict[str, ProgType] = {}
+def _u32s(*names: tuple[str, int]) -> dict[str, CtxField]:
+    return {name: CtxField(name, off, 4, off) for name, off in names}
+
+
+def _pointer(name: str, off: int, internal_off: int, kind: CtxKind) -> CtxField:
+    return CtxField(name, off, 4, internal_off, kind, narrow=False)
+
+
+_SKB_SIZE = 192
+_XDP_SIZE = 24
+
+#: struct __sk_buff. Inside, scalars lie where they lie outside, packet pointers behind the struct.
+#: Fields that only other program types see (family to local_port, flow_keys) are left out.
+_SKB: Mapping[str, CtxField] = {
+    **_u32s(
+        ("len", 0),
+        ("pkt_type", 4),
+        ("mark", 8),
+        ("queue_mapping", 12),
+        ("protocol", 16),
+        ("vlan_present", 20),
+        ("vlan_tci", 24),
+        ("vlan_proto", 28),
+        ("priority", 32),
+        ("ingress_ifindex", 36),
+        ("ifindex", 40),
+        ("tc_index", 44),
+        ("hash", 68),
+        ("tc_classid", 72),
+        ("napi_id", 84),
+        ("wire_len", 160),
+        ("gso_segs", 164),
+        ("gso_size", 176),
+    ),
+    "cb": CtxField("cb", 48, 20, 48, any_part=True),
+    "data": _pointer("data", 76, _SKB_SIZE, CtxKind.PACKET),
+    "data_end": _pointer("data_end", 80, _SKB_SIZE + 8, CtxKind.PACKET_END),
+    "data_meta": _pointer("data_meta", 140, _SKB_SIZE + 16, CtxKind.PACKET_META),
+    "tstamp": CtxField("tstamp", 152, 8, 152, narrow=False),
+    "sk": CtxField("sk", 168, 8, 168, narrow=False, supported=False),
+    "tstamp_type": CtxField("tstamp_type", 180, 1, 180, narrow=False),
+    "hwtstamp": CtxField("hwtstamp", 184, 8, 184, narrow=False),
+}
+
+#: Shown as u32 and kept as u16 by the kernel.
+_KEPT_AS_U16 = frozenset({"queue_mapping", "tc_index", "tc_classid"})
+
+_XDP: tuple[CtxField, ...] = (
+    _pointer("data", 0, _XDP_SIZE, CtxKind.PACKET),
+    _pointer("data_end", 4, _XDP_SIZE + 8, CtxKind.PACKET_END),
+    _pointer("data_meta", 8, _XDP_SIZE + 16, CtxKind.PACKET_META),
+    CtxField("ingress_ifindex", 12, 4, 12, narrow=False),
+    CtxField("rx_queue_index", 16, 4, 16, narrow=False),
+)
+
+
+def _skb(hidden: Iterable[str], writable: Iterable[str]) -> tuple[CtxField, ...]:
+    fields = []
+    for name, field in _SKB.items():
+        if name in hidden:
+            continue
+        if name in writable:
+            field = replace(field, writable=True, write_size=2 if name in _KEPT_AS_U16 else 0)
+        fields.append(field)
+    return tuple(fields)
+
+
+#: By name. Sources: net/core/filter.c, kernel/trace/bpf_trace.c, kernel/bpf/syscall.c and libbpf's
+#: section table. Types or sections that need an attach type to be judged are left out.
+PROG_TYPES: dict[str, ProgType] = {
+    t.name: t
+    for t in (
+        ProgType(
+            "socket_filter",
+            1,
+            ("socket",),
+            fields=_skb(
+                hidden=(
+                    "tc_classid",
+                    "data",
+                    "data_end",
+                    "data_meta",
+                    "tstamp",
+                    "tstamp_type",
+                    "wire_len",
+                    "hwtstamp",
+                ),
+                writable=("cb",),
+            ),
+            ctx_size=_SKB_SIZE,
+            internal_size=_SKB_SIZE + 24,
+            packet=True,
+        ),
+        ProgType(
+            "sched_cls",
+            3,
+            (
+                "tc",
+                "classifier",
+                "tc/ingress",
+                "tc/egress",
+                "tcx/ingress",
+                "tcx/egress",
+                "netkit/primary",
+                "netkit/peer",
+            ),
+            fields=_skb(
+                hidden=(),
+                writable=(
+                    "mark",
+                    "tc_index",
+                    "priority",
+                    "tc_classid",
+                    "cb",
+                    "tstamp",
+                    "queue_mapping",
+                ),
+            ),
+            ctx_size=_SKB_SIZE,
+            internal_size=_SKB_SIZE + 24,
+            packet=True,
+            packet_write=True,
+        ),
+        ProgType(
+            "xdp",
+            6,
+            ("xdp", "xdp.frags", "xdp/cpumap", "xdp.frags/cpumap"),
+            fields=_XDP,
+            ctx_size=_XDP_SIZE,
+            internal_size=_XDP_SIZE + 24,
+            packet=True,
+            packet_write=True,
+        ),
+        ProgType(
+            "raw_tp",
+            17,
+            ("raw_tp+", "raw_tracepoint+", "raw_tp.s+", "raw_tracepoint.s+"),
+            Sleepable.MAY,
+            ctx_limit=96,
+            sleepable_sections=("raw_tp.s+", "raw_tracepoint.s+"),
+        ),
+        ProgType(
+            "syscall",
+            31,
+            ("syscall",),
+            Sleepable.MUST,
+            ctx_limit=65535,
+            ctx_writable=True,
+            sleepable_sections=("syscall",),
+        ),
+    )
+}
+
+
+def prog_type_by_number(number: int) -> ProgType | None:
+    """Return the program type with *number* of enum bpf_prog_type."""
+    return next((t for t in PROG_TYPES.values() if t.number == number), None)
+
+
+def match_section(section: str) -> tuple[ProgType, bool] | None:
+    """Return the program type that an ELF section's name gives, and whether it is sleepable."""
+    for prog_type in PROG_TYPES.values():
+        for pattern in prog_type.sections:
+            if _matches(pattern, section):
+                return prog_type, pattern in prog_type.sleepable_sections
+    return None
+
+
+def _matches(pattern: str, section: str) -> bool:
+    if not pattern.endswith("+"):
+        return section == pattern
+    stem = pattern[:-1]
+    return section == stem or section.startswith(stem + "/")

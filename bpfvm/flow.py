@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 from bpfvm import isa
 from bpfvm.errors import LoadError
 from bpfvm.insn import Insn
-from bpfvm.isa import CallKind, Kind, LdKind
+from bpfvm.isa import AtomicOp, CallKind, Kind, LdKind
 from bpfvm.program import Subprog
 
-__all__ = ["check_structure", "find_subprogs", "jump_target", "leaders"]
+__all__ = ["Block", "basic_blocks", "check_structure", "find_subprogs", "jump_target", "leaders"]
 
 
 def jump_target(slot: int, insn: Insn, row: isa.InsnDef) -> int | None:
@@ -77,6 +78,35 @@ def leaders(insns: Sequence[Insn]) -> frozenset[int]:
     return frozenset(s for s in found if s < len(insns))
 
 
+class Block(NamedTuple):
+    """Slots [start, end) that run one after the other; *cost* insns (an ldimm64 is one)."""
+
+    start: int
+    end: int
+    cost: int
+
+
+def basic_blocks(insns: Sequence[Insn]) -> tuple[Block, ...]:
+    """Return the basic blocks of *insns* (see `leaders`), in order, covering every slot."""
+    blocks = []
+    for start, end in pairwise([*sorted(leaders(insns)), len(insns)]):
+        slot = start
+        cost = 0
+        while slot < end:
+            row = isa.lookup(insns[slot])
+            slot += 2 if row is not None and row.kind is Kind.LDIMM64 else 1
+            cost += 1
+        blocks.append(Block(start, end, cost))
+    return tuple(blocks)
+
+
+def _writes_frame_pointer(insn: Insn, row: isa.InsnDef) -> bool:
+    if isa.writes_dst(row):
+        return insn.dst == isa.MAX_REG
+    # A fetching atomic returns the old value in src, except cmpxchg (r0).
+    return row.fetch and row.op is not AtomicOp.CMPXCHG and insn.src == isa.MAX_REG
+
+
 def check_structure(insns: Sequence[Insn]) -> None:
     """Check that *insns* mean something at all: what even the sandbox needs before it runs.
 
@@ -112,7 +142,7 @@ def check_structure(insns: Sequence[Insn]) -> None:
         if row is None:
             continue
         insn = insns[slot]
-        if isa.writes_dst(row) and insn.dst == isa.MAX_REG:
+        if _writes_frame_pointer(insn, row):
             raise LoadError(f"insn {slot}: frame pointer is read only")
         target = jump_target(slot, insn, row)
         if target is None and row.kind is Kind.LDIMM64 and row.op is LdKind.FUNC:

@@ -99,6 +99,8 @@ class FuncProto:
         pkt_access: memory arguments may point into a packet.
         prog_types: names of the program types that are offered it; None: all.
         flags: kfunc flags.
+        extra_args: how many registers after *args* are passed on as they are, unchecked
+            (the values of bpf_trace_printk's format).
     """
 
     name: str
@@ -111,6 +113,12 @@ class FuncProto:
     pkt_access: bool = False
     prog_types: frozenset[str] | None = None
     flags: KfuncFlags = KfuncFlags.NONE
+    extra_args: int = 0
+
+    @property
+    def arg_count(self) -> int:
+        """How many registers, from r1 on, an engine hands to the implementation."""
+        return len(self.args) + self.extra_args
 
     def impl(self, variant: Variant) -> Impl:
         """Return the implementation for *variant* (the sleepable one where there is just one)."""
@@ -131,6 +139,7 @@ def helper(
     might_sleep: bool = False,
     pkt_access: bool = False,
     prog_types: frozenset[str] | None = None,
+    extra_args: int = 0,
 ) -> Callable[[_F], _F]:
     """Declare the decorated function as helper *helper_id*; its name is the kernel's."""
 
@@ -147,6 +156,7 @@ def helper(
                 might_sleep,
                 pkt_access,
                 prog_types,
+                extra_args=extra_args,
             ),
         )
         return fn
@@ -193,9 +203,9 @@ _PROTO = "__bpf_proto__"
 def _attach(fn: Impl, proto: FuncProto) -> None:
     for impl in proto.impls.values():
         declared = len(inspect.signature(impl).parameters) - 1
-        if declared != len(proto.args):
+        if declared != proto.arg_count:
             raise InternalError(
-                f"{proto.name}: {declared} parameters, but {len(proto.args)} in the prototype"
+                f"{proto.name}: {declared} parameters, but {proto.arg_count} in the prototype"
             )
     setattr(fn, _PROTO, proto)
 

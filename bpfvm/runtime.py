@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from bpfvm.bits import hi32, u64
+from bpfvm.bits import hi32, u32, u64
 from bpfvm.errors import RunFault
 from bpfvm.maps.base import Map
 from bpfvm.memory import AddressSpace, ArenaMemory
 from bpfvm.program import Program
-from bpfvm.proto import Registry
+from bpfvm.proto import FuncProto, Registry, RetType, Variant
 from bpfvm.xlated import Xlated
 
 __all__ = [
+    "ARENA_GUARD",
     "FRAME_SIZE",
+    "MAX_FRAMES",
     "MAY_GOTO_LIMIT",
     "Engine",
     "Executable",
@@ -32,6 +35,8 @@ __all__ = [
 FRAME_SIZE = 512
 #: How often one frame's may_gotos fall through before they jump (kernel: BPF_MAX_LOOPS).
 MAY_GOTO_LIMIT = 8 * 1024 * 1024
+#: Bytes on both sides of an arena that an insn's signed 16-bit offset can reach.
+ARENA_GUARD = 1 << 15
 #: The most frames of a call chain in the sandbox; one more is a run fault.
 MAX_FRAMES = 16
 
@@ -120,7 +125,21 @@ class RunContext:
     stderr: Stream = field(default_factory=Stream)
     trace: bytearray = field(default_factory=bytearray)
     faults: list[Fault] = field(default_factory=list)
-    pc: int = 0  # slot of the call in progress, for messages of helpers
+    #: Slot of the helper or kfunc call in progress, and of the local calls open around it,
+    #: innermost last: engines keep both, helpers' messages and stack dumps read them.
+    pc: int = 0
+    callers: list[int] = field(default_factory=list)
+
+    def call(self, pc: int, proto: FuncProto, variant: Variant, args: Sequence[int]) -> int:
+        """Run helper or kfunc *proto* for the call in slot *pc*; return what it leaves in r0.
+
+        A kfunc that returns a C int leaves its 32 bits zero-extended (x86-64's ABI); helpers
+        return 64 bits.
+        """
+        self.pc = pc
+        result = proto.impl(variant)(self, *args)
+        narrow = proto.ret is RetType.INT32 and proto.helper_id is None
+        return u32(result) if narrow else u64(result)
 
     def read(self, addr: int, size: int) -> bytes:
         """Return *size* bytes a helper was pointed to.
@@ -160,12 +179,15 @@ class RunContext:
 
         Args:
             pc: slot of the access.
-            reg: the 64-bit address register's value.
+            reg: the 64-bit address register's value; the sandbox's kernel view address
+                counts as the arena offset it stands for.
             off: the insn's offset.
             write: how the kernel classifies it (every atomic but load-acquire writes).
             callers: slots of the calls that are open, innermost last.
         """
         arena = self.machine.arena
+        if arena and -ARENA_GUARD <= reg + off - arena.kern_vm_start < (1 << 32) + ARENA_GUARD:
+            reg -= arena.kern_vm_start
         addr = u64(hi32(arena.user_vm_start if arena else 0) + reg + off)
         self.faults.append(Fault(pc, addr, write))
         how = "WRITE" if write else "READ"
@@ -180,7 +202,7 @@ class RunContext:
         Frame offsets and sizes count bytes of BPF insns, the same in every engine.
         """
         lines = [
-            f"CPU: {self.cpu} UID: {os.geteuid()} PID: {os.getpid()} Comm: bpfvm",
+            f"CPU: {self.cpu} UID: {os.geteuid()} PID: {threading.get_native_id()} Comm: bpfvm",
             "Call trace:",
         ]
         for slot in (pc, *reversed(callers)):

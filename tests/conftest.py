@@ -1,0 +1,101 @@
+"""Fixtures that all tests share: where things lie, and the running kernel as a referee."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import bpfvm
+
+if TYPE_CHECKING:
+    from bpfvm.vm import Object, Prog
+
+ROOT = Path(__file__).resolve().parent.parent
+#: Taint bits of a kernel whose answers can't be trusted any more: machine check, bad page, oops.
+_BAD_TAINT = 1 << 4 | 1 << 5 | 1 << 7
+
+Answer = dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def root_dir() -> Path:
+    """The project's own directory."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The reference material beside the project: specifications and conformance vectors."""
+    shared = ROOT.parent / "shared"
+    if not shared.is_dir():
+        pytest.skip("no reference material: ../shared is not there")
+    return shared
+
+
+@pytest.fixture(scope="session")
+def examples_dir() -> Path:
+    return ROOT / "examples"
+
+
+def _oracle_refusal(tool: Path) -> str | None:
+    if not tool.is_file():
+        return "no kernel oracle: ../shared/oracle is not there"
+    if os.geteuid() != 0:
+        return "the kernel oracle needs root"
+    if int(Path("/proc/sys/kernel/tainted").read_text()) & _BAD_TAINT:
+        return "the running kernel is tainted: its answers can't be trusted"
+    probe = {"prog_type": "socket_filter", "insns": "b7000000000000009500000000000000"}
+    return None if _ask(tool, probe).get("ok") else "the running kernel does not let us load BPF"
+
+
+def _ask(tool: Path, request: Answer) -> Answer:
+    done = subprocess.run(
+        [tool, "--lines"], input=json.dumps(request), capture_output=True, text=True, timeout=120
+    )
+    answer: Answer = json.loads(done.stdout) if done.stdout else {"ok": False}
+    return answer
+
+
+@pytest.fixture(scope="session")
+def oracle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Answer], Answer]:
+    """Ask the running kernel: a request of the JSON interface in, its answer out.
+
+    For ordinary programs only. Each request is on disk before the kernel sees it.
+    """
+    tool = ROOT.parent / "shared" / "oracle" / "oracle"
+    refusal = _oracle_refusal(tool)
+    if refusal is not None:
+        pytest.skip(refusal)
+    last = tmp_path_factory.mktemp("oracle") / "last-request.json"
+
+    def ask(request: Answer) -> Answer:
+        with last.open("w") as file:
+            json.dump(request, file)
+            file.flush()
+            os.fsync(file.fileno())
+        return _ask(tool, request)
+
+    return ask
+
+
+@pytest.fixture
+def assemble() -> Callable[[str], Object]:
+    """Build an object from assembly text."""
+    return bpfvm.assemble
+
+
+@pytest.fixture
+def assemble_one() -> Callable[[str], Prog]:
+    """Build the only program of an assembly text."""
+
+    def build(text: str) -> Prog:
+        (prog,) = bpfvm.assemble(text).programs.values()
+        return prog
+
+    return build

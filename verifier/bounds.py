@@ -1,0 +1,431 @@
+"""What is known of a number: a tnum and four ranges, kept in step with each other.
+
+A `Scalar` stands for every 64-bit x that is a member of its tnum (*value*, *mask*), lies in
+[umin, umax] read as unsigned and in [smin, smax] read as signed, and whose low 32 bits lie in the
+u32 and s32 ranges. Rules: Linux 6.18 (bpf_reg_state and reg_bounds_sync); each function here is
+sound: it keeps every member, or says which members it may drop.
+
+Pointers use the same value for their variable offset. Nothing here knows about programs.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from bpfvm.bits import (
+    S32_MAX,
+    S32_MIN,
+    S64_MAX,
+    S64_MIN,
+    U32_MAX,
+    U64_MAX,
+    s32,
+    s64,
+    sext,
+)
+from verifier import tnum
+from verifier.tnum import Tnum
+
+__all__ = [
+    "UNKNOWN",
+    "ZERO",
+    "Scalar",
+    "bounds_equal",
+    "coerce_to_size",
+    "const",
+    "const_value",
+    "contains",
+    "from_tnum",
+    "is_broken",
+    "is_const",
+    "is_u32",
+    "is_unknown",
+    "range_within",
+    "reset_if_broken",
+    "scalar_attrs",
+    "scalar_text",
+    "sign_extend",
+    "snum_text",
+    "subreg_const",
+    "sync",
+    "unbounded",
+    "unum_text",
+    "var_off",
+    "var_off_text",
+    "zext32",
+]
+
+_S64 = 1 << 63  # the sign bit of a 64-bit number
+_S32 = 1 << 31
+
+
+class Scalar(NamedTuple):
+    """A set of 64-bit values; *s...* fields are signed ints, the others unsigned."""
+
+    value: int
+    mask: int
+    smin: int
+    smax: int
+    umin: int
+    umax: int
+    s32_min: int
+    s32_max: int
+    u32_min: int
+    u32_max: int
+
+
+#: Every 64-bit value.
+UNKNOWN = Scalar(0, U64_MAX, S64_MIN, S64_MAX, 0, U64_MAX, S32_MIN, S32_MAX, 0, U32_MAX)
+#: Zero alone.
+ZERO = Scalar(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+
+
+def const(value: int) -> Scalar:
+    """Return the scalar whose only member is *value* mod 2**64 (kernel: __mark_reg_known)."""
+    value &= U64_MAX
+    low = value & U32_MAX
+    signed = (value ^ _S64) - _S64
+    low_signed = (low ^ _S32) - _S32
+    return Scalar(value, 0, signed, signed, value, value, low_signed, low_signed, low, low)
+
+
+def unbounded(value: int, mask: int) -> Scalar:
+    """Return the tnum (*value*, *mask*) with no range known: a superset of any scalar with it."""
+    return Scalar(value, mask, S64_MIN, S64_MAX, 0, U64_MAX, S32_MIN, S32_MAX, 0, U32_MAX)
+
+
+def from_tnum(t: Tnum) -> Scalar:
+    """Return the scalar with exactly the members of *t*, its ranges derived."""
+    return sync(unbounded(t.value, t.mask))
+
+
+def is_const(s: Scalar) -> bool:
+    """Return whether all 64 bits are known."""
+    return not s.mask
+
+
+def const_value(s: Scalar) -> int:
+    """Return the value of a constant, unsigned; meaningful only where `is_const(s)`."""
+    return s.value
+
+
+def is_unknown(s: Scalar) -> bool:
+    """Return whether nothing at all is known."""
+    return s == UNKNOWN
+
+
+def subreg_const(s: Scalar) -> int | None:
+    """Return the low 32 bits where the tnum knows all of them, else None."""
+    return None if s.mask & U32_MAX else s.value & U32_MAX
+
+
+def is_u32(s: Scalar) -> bool:
+    """Return whether no member is above 2**32 - 1 (kernel: get_reg_width(reg) <= 32)."""
+    return s.umax <= U32_MAX
+
+
+def var_off(s: Scalar) -> Tnum:
+    """Return the tnum alone."""
+    return Tnum(s.value, s.mask)
+
+
+def contains(s: Scalar, x: int) -> bool:
+    """Return whether *x* (mod 2**64) is a member."""
+    x &= U64_MAX
+    return (
+        x & ~s.mask == s.value
+        and s.umin <= x <= s.umax
+        and s.smin <= s64(x) <= s.smax
+        and s.u32_min <= x & U32_MAX <= s.u32_max
+        and s.s32_min <= s32(x) <= s.s32_max
+    )
+
+
+def sync(s: Scalar) -> Scalar:
+    """Return the same members with tnum and ranges tightened from each other.
+
+    kernel: reg_bounds_sync, in its order: ranges from the tnum; ranges from each other, up to
+    three rounds; the tnum from the ranges; ranges from the tnum. Idempotent on most but not all
+    scalars, as in the kernel. Where the set is empty the result is empty or arbitrary.
+    """
+    value, mask = s.value, s.mask
+    if not mask and s.umin == s.umax == value and s.u32_min == s.u32_max and s.smin == s.smax:
+        return s
+    s = _from_tnum(s)
+    for _ in range(3):
+        before = s
+        s = _deduce_mixed(_deduce64(_deduce32(s)))
+        if s == before:
+            break
+    return _from_tnum(_bound_tnum(s))
+
+
+def _from_tnum(s: Scalar) -> Scalar:
+    """Tighten the ranges by the tnum (kernel: __update_reg_bounds).
+
+    Where [umin, umax] holds one member of the tnum only, that is the value.
+    """
+    value, mask, smin, smax, umin, umax, s32_min, s32_max, u32_min, u32_max = s
+    low, low_mask = value & U32_MAX, mask & U32_MAX
+    low_high = low | low_mask
+    if low > u32_min:
+        u32_min = low
+    if low_high < u32_max:
+        u32_max = low_high
+    bound = ((low | low_mask & _S32) ^ _S32) - _S32
+    if bound > s32_min:
+        s32_min = bound
+    bound = ((low | low_mask & S32_MAX) ^ _S32) - _S32
+    if bound < s32_max:
+        s32_max = bound
+    high = value | mask
+    if value > umin:
+        umin = value
+    if high < umax:
+        umax = high
+    bound = ((value | mask & _S64) ^ _S64) - _S64
+    if bound > smin:
+        smin = bound
+    bound = ((value | mask & S64_MAX) ^ _S64) - _S64
+    if bound < smax:
+        smax = bound
+    # A tnum and a range without holes share one member at least three ways; with a mask that
+    # fills the low bits below umax - umin there are always more.
+    if mask and (only := _only_member(value, mask, umin, umax)) is not None:
+        return const(only)
+    return Scalar(value, mask, smin, smax, umin, umax, s32_min, s32_max, u32_min, u32_max)
+
+
+def _only_member(value: int, mask: int, umin: int, umax: int) -> int | None:
+    """Return the member of the tnum in [umin, umax] where it is seen to be the only one."""
+    if not mask & (mask + 1) and umax - umin <= mask and umin != umax:
+        return None  # all low bits unknown: the range lies inside, and has two values or more
+    t = Tnum(value, mask)
+    following = tnum.next_member(t, umin)
+    if umin & ~mask == value:
+        return umin if following > umax else None
+    highest = value | mask
+    if following == highest:
+        return highest
+    if following <= umax < tnum.next_member(t, following):
+        return following
+    return None
+
+
+def _deduce32(s: Scalar) -> Scalar:
+    """Tighten the 32-bit ranges by the 64-bit ones and by each other."""
+    value, mask, smin, smax, umin, umax, s32_min, s32_max, u32_min, u32_max = s
+    for low, high, is_unsigned in ((umin, umax, True), (smin, smax, False)):
+        distance = (high >> 32) - (low >> 32)
+        if distance not in (0, 1, -U32_MAX):
+            continue
+        a, b = low & U32_MAX, high & U32_MAX
+        sa, sb = (a ^ _S32) - _S32, (b ^ _S32) - _S32
+        if distance == 0:
+            if is_unsigned or a <= b:
+                u32_min, u32_max = max(u32_min, a), min(u32_max, b)
+            if sa <= sb:
+                s32_min, s32_max = max(s32_min, sa), min(s32_max, sb)
+        elif sa < 0 <= sb:
+            # from ...ffffffxx to ...000000yy: negative to positive without a gap
+            s32_min, s32_max = max(s32_min, sa), min(s32_max, sb)
+    a, b = (u32_min ^ _S32) - _S32, (u32_max ^ _S32) - _S32
+    if a <= b:
+        s32_min, s32_max = max(s32_min, a), min(s32_max, b)
+    a, b = s32_min & U32_MAX, s32_max & U32_MAX
+    if a <= b:
+        u32_min, u32_max = max(u32_min, a), min(u32_max, b)
+    return Scalar(value, mask, smin, smax, umin, umax, s32_min, s32_max, u32_min, u32_max)
+
+
+def _deduce64(s: Scalar) -> Scalar:
+    """Tighten the two 64-bit ranges by each other."""
+    value, mask, smin, smax, umin, umax, s32_min, s32_max, u32_min, u32_max = s
+    a, b = (umin ^ _S64) - _S64, (umax ^ _S64) - _S64
+    if a <= b:
+        smin, smax = max(smin, a), min(smax, b)
+    a, b = smin & U64_MAX, smax & U64_MAX
+    if a <= b:
+        umin, umax = max(umin, a), min(umax, b)
+    elif umax < a:
+        # The signed range is [a, top] and [0, b] read as unsigned; only the second is left.
+        smin, umax = (umin ^ _S64) - _S64, min(umax, b)
+    elif b < umin:
+        smax, umin = (umax ^ _S64) - _S64, max(umin, a)
+    return Scalar(value, mask, smin, smax, umin, umax, s32_min, s32_max, u32_min, u32_max)
+
+
+def _deduce_mixed(s: Scalar) -> Scalar:
+    """Tighten the 64-bit ranges by the 32-bit ones: the low half of an end is a low half."""
+    value, mask, smin, smax, umin, umax, s32_min, s32_max, u32_min, u32_max = s
+    umin = max(umin, umin & ~U32_MAX | u32_min)
+    umax = min(umax, umax & ~U32_MAX | u32_max)
+    smin = max(smin, smin & ~U32_MAX | u32_min)
+    smax = min(smax, smax & ~U32_MAX | u32_max)
+    if s32_min >= 0 and smin >= S32_MIN and smax <= S32_MAX:
+        # A sign-extended number whose low half is not negative is that low half.
+        smin = umin = s32_min
+        smax = umax = s32_max
+        value, mask = tnum.intersect(Tnum(value, mask), tnum.range_(smin, smax))
+    return Scalar(value, mask, smin, smax, umin, umax, s32_min, s32_max, u32_min, u32_max)
+
+
+def _bound_tnum(s: Scalar) -> Scalar:
+    """Tighten the tnum by the unsigned ranges (kernel: __reg_bound_offset)."""
+    whole = tnum.intersect(Tnum(s.value, s.mask), tnum.range_(s.umin, s.umax))
+    low = tnum.intersect(tnum.subreg(whole), tnum.range_(s.u32_min, s.u32_max))
+    value, mask = tnum.with_subreg(whole, low)
+    return Scalar(value, mask, *s[2:])
+
+
+def zext32(s: Scalar) -> Scalar:
+    """Return the low 32 bits of every member, zero-extended; not synced (kernel: zext_32_to_64)."""
+    if s.s32_min >= 0 and s.s32_max >= 0:
+        smin, smax = s.s32_min, s.s32_max
+    else:
+        smin, smax = 0, U32_MAX
+    return Scalar(s.value & U32_MAX, s.mask & U32_MAX, smin, smax, s.u32_min, s.u32_max, *s[6:])
+
+
+def coerce_to_size(s: Scalar, size: int) -> Scalar:
+    """Return the low *size* bytes (below 8) of every member, zero-extended (narrow loads)."""
+    bits = (1 << 8 * size) - 1
+    value, mask = s.value & bits, s.mask & bits
+    if s.umin & ~bits == s.umax & ~bits:
+        umin, umax = s.umin & bits, s.umax & bits
+    else:
+        umin, umax = 0, bits
+    low = s[6:] if size == 4 else (S32_MIN, S32_MAX, 0, U32_MAX)
+    return sync(Scalar(value, mask, umin, umax, umin, umax, *low))
+
+
+def sign_extend(s: Scalar, from_bytes: int, to_bits: int) -> Scalar:
+    """Return the low *from_bytes* of every member sign-extended to *to_bits*, the rest zero.
+
+    kernel: coerce_reg_to_size_sx; for 32 bits coerce_subreg_to_size_sx and the zero-extension.
+    The range is kept where both its ends agree above the field and have one sign after it;
+    otherwise only the range of the field remains.
+    """
+    field = 8 * from_bytes
+    if to_bits == 64:
+        if not s.mask:
+            return const(sext(s.value, field))
+        return _sign_extended(s.smin, s.smax, field)
+    if not s.mask:
+        return const(sext(s.value, field) & U32_MAX)
+    x = _sign_extended(s.s32_min, s.s32_max, field)
+    return sync(zext32(x))
+
+
+def _sign_extended(low: int, high: int, field: int) -> Scalar:
+    if low >> field == high >> field:
+        a, b = sorted((sext(low, field), sext(high, field)))
+        if (a >= 0) == (b >= 0):
+            t = tnum.range_(a, b)
+            unsigned = a & U64_MAX, b & U64_MAX
+            return Scalar(*t, a, b, *unsigned, a, b, a & U32_MAX, b & U32_MAX)
+    half = 1 << field - 1
+    return Scalar(0, U64_MAX, -half, half - 1, 0, U64_MAX, -half, half - 1, 0, U32_MAX)
+
+
+def is_broken(s: Scalar) -> bool:
+    """Return whether the fields contradict each other: an empty range, or a known value outside.
+
+    kernel: reg_bounds_sanity_check. Only an empty set can get there, on a path that cannot run.
+    """
+    value, mask, smin, smax, umin, umax, s32_min, s32_max, u32_min, u32_max = s
+    if umin > umax or smin > smax or u32_min > u32_max or s32_min > s32_max:
+        return True
+    if not mask and not (umin == umax == value and smin == smax == s64(value)):
+        return True
+    if mask & U32_MAX:
+        return False
+    low = value & U32_MAX
+    return not (u32_min == u32_max == low and s32_min == s32_max == s32(low))
+
+
+def reset_if_broken(s: Scalar) -> Scalar:
+    """Return *s*, or where it contradicts itself its tnum with no range known."""
+    return unbounded(s.value, s.mask) if is_broken(s) else s
+
+
+def range_within(old: Scalar, cur: Scalar) -> bool:
+    """Return whether each range and the tnum of *cur* lies inside that of *old* (for pruning)."""
+    return (
+        old.umin <= cur.umin
+        and old.umax >= cur.umax
+        and old.smin <= cur.smin
+        and old.smax >= cur.smax
+        and old.u32_min <= cur.u32_min
+        and old.u32_max >= cur.u32_max
+        and old.s32_min <= cur.s32_min
+        and old.s32_max >= cur.s32_max
+        and not cur.mask & ~old.mask
+        and cur.value & ~old.mask == old.value
+    )
+
+
+def bounds_equal(a: Scalar, b: Scalar) -> bool:
+    """Return whether everything known of the two is the same."""
+    return a == b
+
+
+def snum_text(value: int) -> str:
+    """Return a signed 64-bit number (given signed or unsigned) as the kernel's log prints it."""
+    signed = s64(value)
+    return str(signed) if -0x8000 <= signed <= 0x7FFF else f"{value & U64_MAX:#x}"
+
+
+def unum_text(value: int) -> str:
+    """Return an unsigned number as the kernel's log prints it."""
+    return str(value) if value <= 0xFFFF else f"{value:#x}"
+
+
+def var_off_text(s: Scalar) -> str:
+    """Return the tnum as the kernel's log prints it."""
+    return tnum.text(Tnum(s.value, s.mask))
+
+
+def scalar_text(s: Scalar) -> str:
+    """Return the log's text of an imprecise scalar without id: `5`, `scalar(umax=255,...)`."""
+    if not s.mask:
+        return snum_text(s.value)
+    return f"scalar({','.join(scalar_attrs(s))})"
+
+
+def scalar_attrs(s: Scalar) -> list[str]:
+    """Return the log's attributes for what is not constant: ranges, then `var_off`.
+
+    kernel: print_scalar_ranges. A range end at its default is left out; ends of one kind (minimum
+    or maximum) with one value share it: `smin=umin=5`. A negative signed end shares with signed
+    ends only. A 32-bit signed end too large for decimal prints as 32 bits of hex.
+    """
+    ends = (
+        ("smin", s.smin, s.smin == S64_MIN),
+        ("smax", s.smax, s.smax == S64_MAX),
+        ("umin", s.umin, s.umin == 0),
+        ("umax", s.umax, s.umax == U64_MAX),
+        ("smin32", _printed32(s.s32_min), s.s32_min == S32_MIN),
+        ("smax32", _printed32(s.s32_max), s.s32_max == S32_MAX),
+        ("umin32", s.u32_min, s.u32_min == 0),
+        ("umax32", s.u32_max, s.u32_max == U32_MAX),
+    )
+    merged: set[str] = set()
+    parts = []
+    for i, (name, number, is_default) in enumerate(ends):
+        if is_default or name in merged:
+            continue
+        names = [name]
+        for later, other, is_later_default in ends[i + 2 :: 2]:
+            if not is_later_default and later not in merged and other == number:
+                merged.add(later)
+                names.append(later)
+        is_signed = name[0] == "s"
+        parts.append("=".join([*names, snum_text(number) if is_signed else unum_text(number)]))
+    if s.mask != U64_MAX:
+        parts.append(f"var_off={var_off_text(s)}")
+    return parts
+
+
+def _printed32(value: int) -> int:
+    return value if -0x8000 <= value <= 0x7FFF else value & U32_MAX

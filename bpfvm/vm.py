@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -31,7 +31,7 @@ from bpfvm.memory import AddressSpace
 from bpfvm.program import MapFacts, ObjectFile, Program
 from bpfvm.proto import Registry
 from bpfvm.rules import NEWEST, KernelRules
-from bpfvm.runtime import Engine, Executable, Fault, Machine
+from bpfvm.runtime import Engine, Executable, Fault, Machine, RunContext
 from bpfvm.xlated import Verdict, Xlated, unverified
 
 __all__ = [
@@ -153,6 +153,8 @@ class Prog:
         budget: int | None = None,
         kernel: str = NEWEST,
         repeat: int = 1,
+        timeout_s: float | None = None,
+        setup: Callable[[RunContext], None] | None = None,
     ) -> Result:
         """Run the program once (or *repeat* times on the same context) and return its result.
 
@@ -164,6 +166,9 @@ class Prog:
             budget: insns the sandbox may execute, `SANDBOX_BUDGET` unless given.
             kernel: the rules to verify by.
             repeat: how often; the result is the last run's, duration_ns the mean.
+            timeout_s: no further repetition starts after this many seconds.
+            setup: given the run before it starts, to choose its clock, random numbers or
+                failing allocations, or to keep what a run that ends early has left.
 
         Raises:
             Rejected: it does not verify.
@@ -178,8 +183,11 @@ class Prog:
         with testrun.prepare(self.owner.machine, xlated, ctx=ctx, data=data) as test:
             test.run.budget = budget if not verify else None
             test.run.clear_on_fault = rules.arena_fault_clears_result
-            elapsed, r0 = 0, 0
-            for _ in range(max(1, repeat)):
+            if setup is not None:
+                setup(test.run)
+            limit_ns = None if timeout_s is None else int(timeout_s * 1e9)
+            elapsed, r0, done = 0, 0, 0
+            while done < max(1, repeat) and (not done or limit_ns is None or elapsed < limit_ns):
                 start = time.perf_counter_ns()
                 try:
                     r0 = executable.run(test.run, test.r1, test.r2)
@@ -188,13 +196,14 @@ class Prog:
                         raise InternalError(f"verified program {self.name}: {fault}") from fault
                     raise
                 elapsed += time.perf_counter_ns() - start
+                done += 1
             out = test.finish()
             return Result(
                 r0,
                 bytes(test.run.stdout.data),
                 bytes(test.run.stderr.data),
                 bytes(test.run.trace),
-                elapsed // max(1, repeat),
+                elapsed // done,
                 out.ctx,
                 out.data,
                 tuple(test.run.faults),

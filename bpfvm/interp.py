@@ -1,0 +1,328 @@
+"""The interpreter: runs the text of `bpfvm.semantics`, and checks every memory access always.
+
+A program is resolved once at link: the meaning of each slot, the values of its ldimm64s, what its
+calls run. A basic block becomes a Python function when it is first entered; the run loop only
+goes from block to block. Local calls are frames in a list, never Python frames, and a keyboard
+interrupt gets through at any insn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NoReturn
+
+from bpfvm import flow, isa
+from bpfvm.bits import U64_MAX, u32, u64
+from bpfvm.errors import InternalError, LoadError, RunFault
+from bpfvm.insn import Insn
+from bpfvm.isa import CallKind, InsnDef, Kind, LdKind
+from bpfvm.memory import view_of
+from bpfvm.proto import Variant
+from bpfvm.runtime import (
+    ARENA_GUARD,
+    FRAME_SIZE,
+    MAX_FRAMES,
+    Executable,
+    Machine,
+    RunContext,
+)
+from bpfvm.semantics import NAMES, Linked, block_source
+from bpfvm.xlated import CallSite, Xlated
+
+__all__ = ["Interpreter", "State"]
+
+#: What a block returns when the main program has ended.
+_DONE = -1
+_PAGE_SHIFT = 12
+_PAGES = 1 << 20
+#: Bytes before and after an arena's presence map that stand for its guards.
+_PRESENCE_GUARD = 16
+_FRESH_FRAME = bytes(FRAME_SIZE)
+_SCRATCHED = [0] * 5  # r1..r5 after a call
+
+#: Bytes of a view from an index on, or None where the access has no effect.
+Place = tuple[memoryview, int]
+
+
+class State:
+    """A run in progress, apart from its registers: frames, memory, and what calls do."""
+
+    def __init__(self, linked: _Program, run: RunContext) -> None:
+        self.run = run
+        self.clear_on_fault = run.clear_on_fault
+        self._sandbox = not linked.xlated.verified
+        self._machine = run.machine
+        self._arena = run.machine.arena
+        self._presence = linked.presence
+        #: Callers: r6..r9 and what is left of their may_goto budget.
+        self._frames: list[tuple[list[int], int]] = []
+        self._loops = run.may_goto_limit
+        self._space = run.machine.space
+        self._generation = -1
+        self._base = self._end = 0
+        self._view = memoryview(b"")
+        run.callers.clear()
+        self._clear_stack(run.stack_top)
+
+    # -- memory ------------------------------------------------------------------------------
+
+    def place(self, pc: int, size: int, base: int, off: int, write: bool) -> Place | None:
+        """Return where *size* bytes at address *base* + *off* are kept.
+
+        Raises:
+            RunFault: no region allows the access.
+        """
+        addr = (base + off) & U64_MAX
+        if (
+            self._base <= addr
+            and addr + size <= self._end
+            and self._generation == self._space.generation
+        ):
+            return self._view, addr - self._base
+        region = self._space.find(addr, size, write=write)
+        if region is not None:
+            if region.writable and not region.stride:
+                self._base, self._end = region.base, region.base + region.size
+                self._view, self._generation = region.view, self._space.generation
+            return region.view, addr - region.base
+        arena = self._arena
+        if arena is not None and self._sandbox:
+            offset = addr - arena.kern_vm_start
+            if -ARENA_GUARD <= offset < (1 << 32) + ARENA_GUARD:
+                return self._arena_place(pc, size, offset, base, off, write)
+        how = "write" if write else "read"
+        raise RunFault(pc, f"invalid {how} of {size} bytes at {addr:#x}")
+
+    def arena_place(self, pc: int, size: int, reg: int, off: int, write: bool) -> Place | None:
+        """Return where *size* bytes at arena offset (u32)*reg* + *off* are kept; None, and a
+        report, where a page of them is absent."""
+        return self._arena_place(pc, size, u32(reg) + off, reg, off, write)
+
+    def _arena_place(
+        self, pc: int, size: int, offset: int, reg: int, off: int, write: bool
+    ) -> Place | None:
+        arena = self._arena
+        if arena is None:
+            raise InternalError(f"pc {pc}: arena access without an arena")
+        present = self._presence
+        first = (offset >> _PAGE_SHIFT) + _PRESENCE_GUARD
+        last = ((offset + size - 1) >> _PAGE_SHIFT) + _PRESENCE_GUARD
+        if (present[first] and present[last]) or arena.is_present(offset, size):
+            return arena.band, offset
+        self.run.report_fault(pc, reg, off, write=write, callers=self.run.callers)
+        return None
+
+    def _clear_stack(self, top: int) -> None:
+        if not self._space.write(top - FRAME_SIZE, _FRESH_FRAME):
+            raise InternalError(f"no stack below {top:#x}")
+
+    # -- calls -------------------------------------------------------------------------------
+
+    def invoke(self, r: list[int], pc: int, site: CallSite) -> None:
+        """Run the helper or kfunc of *site*."""
+        proto = site.proto
+        r[0] = self.run.call(pc, proto, site.variant, r[1 : 1 + proto.arg_count])
+        r[1:6] = _SCRATCHED
+
+    def invoke_number(self, r: list[int], pc: int, number: int) -> None:
+        """Run the helper whose number a register holds."""
+        proto = self._machine.registry.helpers.get(number)
+        if proto is None:
+            raise RunFault(pc, f"unknown helper {number}")
+        self.invoke(r, pc, CallSite(proto))
+
+    def enter(self, r: list[int], pc: int, target: int) -> int:
+        """Open a frame for the local call in slot *pc*; return its first slot."""
+        if len(self._frames) + 1 >= MAX_FRAMES:
+            raise RunFault(pc, f"call stack deeper than {MAX_FRAMES} frames")
+        self._frames.append((r[6:10], self._loops))
+        self.run.callers.append(pc)
+        self._loops = self.run.may_goto_limit
+        r[6:10] = _SCRATCHED[:4]
+        r[10] -= FRAME_SIZE
+        self._clear_stack(r[10])
+        return target
+
+    def leave(self, r: list[int]) -> int:
+        """Close the innermost frame; return the slot after its call."""
+        if not self._frames:
+            return _DONE
+        r[6:10], self._loops = self._frames.pop()
+        r[1:6] = _SCRATCHED
+        r[10] += FRAME_SIZE
+        return self.run.callers.pop() + 1
+
+    def may_goto(self, pc: int) -> bool:
+        """Say whether the may_goto in slot *pc* jumps: its frame's loop budget is used up."""
+        if self._loops:
+            self._loops -= 1
+            return False
+        run = self.run
+        run.stderr.push(
+            b"ERROR: Timeout detected for may_goto instruction\n" + run.stack_dump(pc, run.callers)
+        )
+        return True
+
+    # -- ends --------------------------------------------------------------------------------
+
+    def refuse(self, pc: int, reason: str) -> NoReturn:
+        """End the run: the insn in slot *pc* can't be executed."""
+        raise RunFault(pc, reason)
+
+    def trap(self, pc: int, reason: str) -> NoReturn:
+        """Report that slot *pc* should never have been reached."""
+        raise InternalError(f"pc {pc}: {reason}")
+
+
+_Block = Callable[[list[int], State], int]
+
+
+class _Program:
+    """A linked program: its blocks, by first slot, compiled as they are entered."""
+
+    def __init__(self, xlated: Xlated, machine: Machine) -> None:
+        self.xlated = xlated
+        self._machine = machine
+        self._linked = _link(xlated, machine)
+        arena = machine.arena
+        self.presence = memoryview(b"")
+        if arena is not None:
+            self.presence = view_of(
+                arena.presence_addr - _PRESENCE_GUARD, _PAGES + 2 * _PRESENCE_GUARD, owner=arena
+            )
+        self._names = {**NAMES, "sites": self._linked.sites}
+        self._blocks: dict[int, _Block] = {}
+        self._costs: dict[int, int] = {}
+        for block in flow.basic_blocks(xlated.insns):
+            self._blocks[block.start] = partial(self._compile_and_run, block)
+            self._costs[block.start] = block.cost
+
+    def _compile_and_run(self, block: flow.Block, r: list[int], state: State) -> int:
+        code = self.block_text(block)
+        found: dict[str, _Block] = {}
+        where = f"<{self.xlated.program.name} insn {block.start}>"
+        exec(compile(code, where, "exec"), self._names, found)
+        run = self._blocks[block.start] = found["block"]
+        return run(r, state)
+
+    def block_text(self, block: flow.Block) -> str:
+        """Return the Python text that runs for *block*."""
+        return block_source(self._linked, block)
+
+    def run(self, run: RunContext, r1: int, r2: int = 0) -> int:
+        """Run to the end and return r0."""
+        r = [0, u64(r1), u64(r2), 0, 0, 0, 0, 0, 0, 0, run.stack_top]
+        try:
+            if run.budget is None:
+                self._loop(r, State(self, run))
+            else:
+                self._loop_on_budget(r, State(self, run), run)
+        except RunFault as fault:
+            if self.xlated.verified:
+                raise InternalError(f"verified program: pc {fault.pc}: {fault.reason}") from fault
+            raise
+        return r[0]
+
+    def _loop(self, r: list[int], state: State) -> None:
+        blocks = self._blocks
+        pc = 0
+        while pc >= 0:
+            pc = blocks[pc](r, state)
+
+    def _loop_on_budget(self, r: list[int], state: State, run: RunContext) -> None:
+        blocks, costs = self._blocks, self._costs
+        left = run.budget or 0
+        pc = 0
+        try:
+            while pc >= 0:
+                cost = costs[pc]
+                if cost > left:
+                    raise RunFault(pc, "budget of insns exceeded")
+                left -= cost
+                pc = blocks[pc](r, state)
+        finally:
+            run.budget = left
+
+
+def _link(xlated: Xlated, machine: Machine) -> Linked:
+    """Resolve what *xlated* leaves symbolic."""
+    insns = xlated.insns
+    rows: list[InsnDef | None] = [None] * len(insns)
+    constants: dict[int, int] = {}
+    sites: dict[int, CallSite | str] = {}
+    slot = 0
+    while slot < len(insns):
+        insn, row, seen = insns[slot], isa.lookup(insns[slot]), xlated.aux[slot].seen
+        rows[slot] = row
+        if row is None:
+            raise InternalError(f"insn {slot}: no meaning for opcode {insn.opcode:02x}")
+        if row.kind is Kind.LDIMM64:
+            if seen:
+                constants[slot] = _imm64(xlated, machine, slot, row)
+            slot += 1
+        elif row.kind is Kind.CALL and row.op is not CallKind.LOCAL and seen:
+            sites[slot] = _call_site(xlated, machine, slot, row)
+        slot += 1
+    arena = machine.arena
+    return Linked(
+        insns,
+        rows,
+        [aux.seen for aux in xlated.aux],
+        xlated.verified,
+        constants,
+        sites,
+        arena.kern_vm_start if arena else None,
+        arena.user_vm_start if arena else None,
+    )
+
+
+def _imm64(xlated: Xlated, machine: Machine, slot: int, row: InsnDef) -> int:
+    """Return what the ldimm64 in *slot* puts into its register."""
+    insns: Sequence[Insn] = xlated.insns
+    low, high = insns[slot].imm, insns[slot + 1].imm
+    match row.op:
+        case LdKind.IMM64:
+            return u32(low) | u32(high) << 32
+        case LdKind.MAP_IDX | LdKind.MAP_IDX_VALUE:
+            if not 0 <= low < len(machine.maps):
+                raise LoadError(f"insn {slot}: no map number {low}")
+            if row.op is LdKind.MAP_IDX:
+                return machine.map_handle(low)
+            return u64(machine.maps[low].value_addr(u32(high)))
+        case _:
+            raise LoadError(f"insn {slot}: not supported: {row.mnemonic}")
+
+
+def _call_site(xlated: Xlated, machine: Machine, slot: int, row: InsnDef) -> CallSite | str:
+    """Return what the helper or kfunc call in *slot* runs, or why there is nothing to run."""
+    if xlated.verified:
+        return xlated.aux[slot].call or "a call that the verifier did not record"
+    program, imm = xlated.program, xlated.insns[slot].imm
+    if row.op is CallKind.HELPER:
+        helper = machine.registry.helpers.get(imm)
+        return CallSite(helper) if helper is not None else f"unknown helper {imm}"
+    if not 0 <= imm < len(program.kfuncs):
+        return f"unknown kfunc {imm}"
+    kfunc = machine.registry.kfuncs.get(program.kfuncs[imm])
+    if kfunc is None:
+        return f"unknown kfunc {program.kfuncs[imm]}"
+    variant = Variant.SLEEPABLE if program.sleepable else Variant.NON_SLEEPABLE
+    return CallSite(kfunc, variant, program.sleepable)
+
+
+class Interpreter:
+    """The engine that every other is compared with."""
+
+    name = "interp"
+
+    def link(self, xlated: Xlated, machine: Machine) -> Executable:
+        """Prepare *xlated* for runs on *machine*.
+
+        Raises:
+            LoadError: an unverified program that has no meaning (`bpfvm.flow.check_structure`),
+                or an ldimm64 that names no map of *machine*.
+        """
+        if not xlated.verified:
+            flow.check_structure(xlated.insns)
+        return _Program(xlated, machine)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 import ctypes
 import mmap
+import threading
 import weakref
 from dataclasses import dataclass, field
 from enum import Enum, unique
@@ -106,6 +107,14 @@ def view_of(addr: int, size: int, *, owner: object | None = None) -> memoryview:
     return memoryview(array).cast("B")
 
 
+def unmap_when_dead(owner: object, addr: int, size: int) -> None:
+    """Unmap the *size* bytes at *addr* when *owner* is collected.
+
+    Not at exit: views may outlive the finalizers that run there, and the process ends anyway.
+    """
+    weakref.finalize(owner, unmap_memory, addr, size).atexit = False
+
+
 class Window:
     """Reserved native memory, committed by the kernel as it is touched.
 
@@ -125,7 +134,7 @@ class Window:
         self._used = 0
         whole = (ctypes.c_ubyte * size).from_address(self.base)
         self.view = memoryview(whole).cast("B")
-        weakref.finalize(whole, unmap_memory, self.base, size)
+        unmap_when_dead(whole, self.base, size)
 
     def alloc(self, size: int, align: int = 16) -> tuple[int, memoryview]:
         """Return the address and view of *size* fresh zeroed bytes.
@@ -163,8 +172,21 @@ class AddressSpace:
             self.low_window = None
         self._bases: list[int] = []
         self._regions: list[Region] = []
+        #: Runs between `enter_run` and `leave_run`; map elements that are gone rest meanwhile.
+        self.runs_in_flight = 0
+        self._lock = threading.Lock()
         #: Counts changes, so that engines can tell when a copy of the table is stale.
         self.generation = 0
+
+    def enter_run(self) -> None:
+        """Note that a run begins."""
+        with self._lock:
+            self.runs_in_flight += 1
+
+    def leave_run(self) -> None:
+        """Note that a run has ended."""
+        with self._lock:
+            self.runs_in_flight -= 1
 
     @property
     def regions(self) -> tuple[Region, ...]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from errno import EINVAL, ENOENT, ENOMEM, EPERM
 
-from bpfvm.errors import MapError
-from bpfvm.memory import AddressSpace
+from bpfvm.errors import BpfError, MapError
+from bpfvm.memory import AddressSpace, Region, RegionKind
 from bpfvm.program import MapDef, MapFacts
 
 __all__ = ["Map", "MapFlags", "MapTraits", "MapType", "MapTypes"]
@@ -51,6 +53,9 @@ class MapFlags(IntFlag):
 
 #: Flags of BPF_MAP_UPDATE_ELEM and bpf_map_update_elem.
 BPF_ANY, BPF_NOEXIST, BPF_EXIST, BPF_F_LOCK = 0, 1, 2, 4
+
+#: What the map helpers of array-like and hash-like maps are called.
+ELEM_HELPERS = frozenset({"bpf_map_lookup_elem", "bpf_map_update_elem", "bpf_map_delete_elem"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +123,53 @@ class Map(ABC, MutableMapping[int | bytes, bytes]):
         """Return what a verifier may know of this map."""
         return MapFacts(self.defn)
 
+    # -- for the map types ------------------------------------------------------------------
+
+    @staticmethod
+    def check_attrs(defn: MapDef, allowed: MapFlags, *, holds: bool) -> None:
+        """Refuse *defn* (EINVAL) unless *holds* and its flags are among *allowed*.
+
+        Checks the rules that all types but the arena share, too (kernel: map_create and
+        bpf_map_flags_access_ok).
+        """
+        flags = defn.flags
+        both_prog = MapFlags.RDONLY_PROG | MapFlags.WRONLY_PROG
+        both_user = MapFlags.RDONLY | MapFlags.WRONLY
+        if not holds:
+            what = f"key_size {defn.key_size}, value_size {defn.value_size}"
+            what += f", max_entries {defn.max_entries}"
+        elif (
+            flags & ~int(allowed)
+            or flags & both_prog == both_prog
+            or flags & both_user == both_user
+        ):
+            what = f"flags {defn.flags:#x}"
+        elif defn.map_extra:
+            what = f"map_extra {defn.map_extra:#x}"
+        else:
+            return
+        name = MapType(defn.map_type).name.lower()
+        raise MapError(f"map {defn.name}: {name} map can't have {what}", EINVAL)
+
+    def alloc_values(self, count: int) -> Region:
+        """Allocate zeroed memory for *count* values and make it a region.
+
+        Raises:
+            MapError: ENOMEM.
+        """
+        size, stride = self.defn.value_size, -(-self.defn.value_size // 8) * 8
+        writable = not self.defn.flags & MapFlags.RDONLY_PROG
+        try:
+            return self.space.add(
+                count * stride,
+                RegionKind.MAP_VALUE,
+                writable=writable,
+                stride=stride,
+                elem_size=size,
+            )
+        except BpfError as e:
+            raise MapError(f"map {self.defn.name}: {e}", ENOMEM) from None
+
     # -- the mapping that user space sees ---------------------------------------------------
 
     def pack_key(self, key: int | bytes) -> bytes:
@@ -134,16 +186,18 @@ class Map(ABC, MutableMapping[int | bytes, bytes]):
                 return item.to_bytes(size, "little", signed=item < 0)
             except OverflowError:
                 raise MapError(
-                    f"map {self.defn.name}: {what} {item} does not fit in {size} bytes", 22
+                    f"map {self.defn.name}: {what} {item} does not fit in {size} bytes", EINVAL
                 ) from None
         data = bytes(item)
         if len(data) != size:
             raise MapError(
-                f"map {self.defn.name}: {what} of {len(data)} bytes, expected {size}", 22
+                f"map {self.defn.name}: {what} of {len(data)} bytes, expected {size}", EINVAL
             )
         return data
 
     def __getitem__(self, key: int | bytes) -> bytes:
+        if self.defn.flags & MapFlags.WRONLY:
+            raise MapError(f"map {self.defn.name}: write-only for user space", EPERM)
         addr = self.lookup_elem(self.pack_key(key))
         value = self.space.read(addr, self.defn.value_size) if addr else None
         if value is None:
@@ -151,16 +205,24 @@ class Map(ABC, MutableMapping[int | bytes, bytes]):
         return value
 
     def __setitem__(self, key: int | bytes, value: int | bytes) -> None:
+        self._check_writable()
         self._done(self.update_elem(self.pack_key(key), self.pack_value(value), BPF_ANY), key)
 
     def __delitem__(self, key: int | bytes) -> None:
+        self._check_writable()
         self._done(self.delete_elem(self.pack_key(key)), key)
 
+    def _check_writable(self) -> None:
+        if self.defn.frozen or self.defn.flags & MapFlags.RDONLY:
+            raise MapError(f"map {self.defn.name}: read-only for user space", EPERM)
+
     def _done(self, result: int, key: int | bytes) -> None:
-        if result == -2:
+        if result == -ENOENT:
             raise KeyError(key)
         if result:
-            raise MapError(f"map {self.defn.name}: key {key!r}: errno {-result}", -result)
+            raise MapError(
+                f"map {self.defn.name}: key {key!r}: {os.strerror(-result).lower()}", -result
+            )
 
     def __iter__(self) -> Iterator[bytes]:
         return self.keys_in_order()
@@ -193,7 +255,7 @@ class MapTypes:
             except ValueError:
                 name = "unknown"
             raise MapError(
-                f"map {defn.name}: map type {defn.map_type} ({name}) is not supported", 22
+                f"map {defn.name}: map type {defn.map_type} ({name}) is not supported", EINVAL
             ) from None
         return cls(defn, space)
 

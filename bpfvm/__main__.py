@@ -1,0 +1,59 @@
+"""The process behind `bpfvm` and `python -m bpfvm`: how errors and signals end it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+
+import click
+
+from bpfvm.cli import cli
+from bpfvm.errors import BpfError
+
+__all__ = ["main"]
+
+EXIT_FINE, EXIT_BAD_INPUT = 0, 2
+#: A bug of ours (sysexits' EX_SOFTWARE).
+EXIT_BUG = 70
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    # A closed pipe or ctrl-C ends us at once and silently, even inside native code.
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        result = cli.main(args, prog_name="bpfvm", standalone_mode=False)
+        return int(result) if isinstance(result, int) else EXIT_FINE
+    except click.ClickException as error:
+        command = getattr(error, "ctx", None)
+        path = command.command_path if command is not None else "bpfvm"
+        return _complain(f"{path}: {error.format_message()}")
+    except BpfError as error:
+        return _complain(f"bpfvm: {error}")
+    except Exception as error:  # every other exception is a bug: ask for a report, here only
+        return _report_bug(error)
+
+
+def _complain(text: str) -> int:
+    sys.stdout.flush()
+    sys.stderr.write(text + "\n")
+    return EXIT_BAD_INPUT
+
+
+def _report_bug(error: Exception) -> int:
+    sys.stdout.flush()
+    if os.environ.get("BPFVM_DEBUG"):
+        traceback.print_exception(error)
+    sys.stderr.write(
+        f"bpfvm: this is a bug in bpfvm, please report it ({type(error).__name__}: {error}); "
+        "with BPFVM_DEBUG=1 it shows where\n"
+    )
+    return EXIT_BUG
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,336 @@
+"""The command line: which commands there are, their options and help.
+
+What a command does stands in the module named beside it, which is imported when the command
+runs: `--help` stays quick. Results go to stdout, complaints to stderr, one line each
+(`bpfvm: FILE: message`).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+
+import click
+
+__all__ = ["cli"]
+
+
+def _deferred(module: str, function: str) -> Callable[..., int]:
+    """Return a command body that is imported at its first call."""
+
+    def body(**options: object) -> int:
+        result: int = getattr(importlib.import_module(module), function)(**options)
+        return result
+
+    return body
+
+
+def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    metadata = importlib.import_module("importlib.metadata")  # slow to import
+    try:
+        click.echo(f"bpfvm {metadata.version('bpfvm')}")
+    except metadata.PackageNotFoundError:
+        click.echo("bpfvm, run from source without being installed")
+    ctx.exit()
+
+
+class _InOrder(click.Group):
+    """Commands are listed as they are declared: the main ones first."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(
+    cls=_InOrder,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""\b
+Exit codes: 0 every run came to its end, whatever r0; 1 a program was rejected, ended early
+or differed; 2 bad input; 70 a bug in bpfvm.
+\b
+Shell completion: eval "$(_BPFVM_COMPLETE=bash_source bpfvm)"   (or zsh_source, fish_source)
+""",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+def cli() -> None:
+    """Verify, interpret and compile BPF programs in user space, arenas included.
+
+    FILE is a BPF object (ELF), C source (.bpf.c, compiled by a clang that is at hand), assembly
+    text (.s) or raw insns (.bin).
+    """
+
+
+def _file(required: bool = True) -> click.Argument:
+    return click.Argument(["file"], type=click.Path(), required=required)
+
+
+def _prog_option() -> click.Option:
+    return click.Option(
+        ["--prog"], metavar="NAME", help="Only this program; without it, all of the file."
+    )
+
+
+def _add(
+    name: str,
+    target: tuple[str, str],
+    params: list[click.Parameter],
+    short: str,
+    help_text: str,
+    examples: str,
+    **settings: bool,
+) -> None:
+    """Add a command; *examples* are shown as they stand."""
+    body = "\n".join(f"  {line.strip()}" for line in examples.strip().splitlines())
+    cli.add_command(
+        click.Command(
+            name,
+            callback=_deferred(*target),
+            params=params,
+            short_help=short,
+            help=help_text,
+            epilog=f"\b\nExamples:\n{body}",
+            context_settings=dict(settings),
+        )
+    )
+
+
+_add(
+    "run",
+    ("bpfvm.commands", "run"),
+    [
+        _file(),
+        click.Option(
+            ["--engine"],
+            type=click.Choice(["interp", "jit"]),
+            default="jit",
+            show_default=True,
+            help="What executes the insns.",
+        ),
+        _prog_option(),
+        click.Option(
+            ["--ctx"],
+            metavar="HEX",
+            help="The context. Default: zeros, for a syscall program up to the highest offset "
+            "it reads.",
+        ),
+        click.Option(
+            ["--data"],
+            metavar="FILE",
+            type=click.Path(),
+            help="Packet bytes, for program types that take a packet. Default: 64 zero bytes.",
+        ),
+        click.Option(
+            ["--unverified"],
+            is_flag=True,
+            help="Run in the sandbox instead of verifying: every access is checked as it happens.",
+        ),
+        click.Option(
+            ["--budget"],
+            metavar="INSNS",
+            type=click.IntRange(min=1),
+            help="Insns an unverified run may execute. Default: 10000000.",
+        ),
+    ],
+    "Verify and run programs.",
+    """Verify and run the programs of FILE, in file order, on the same maps and arena.
+
+    Prints one line for each program (name, engine, r0, time), and under it what the program
+    wrote to its streams. Programs that can't be linked, or that the verifier rejects, are told
+    on stderr and the others still run; both make the exit code 1.
+    """,
+    """
+    bpfvm run examples/arena_list.bpf.o
+    bpfvm run prog.s --engine interp --ctx 0100000000000000
+    bpfvm run xdp.bpf.o --prog count --data packet.bin
+    bpfvm run fuzzed.bin --unverified --budget 1000000
+    """,
+)
+
+_add(
+    "verify",
+    ("bpfvm.commands", "verify"),
+    [
+        _file(),
+        _prog_option(),
+        click.Option(
+            ["--log-level"],
+            type=click.Choice(["0", "1", "2"]),
+            default="1",
+            show_default=True,
+            help="0: the verdict alone; 1: the verifier's log; 2: with every state.",
+        ),
+        click.Option(
+            ["--kernel"],
+            type=click.Choice(["7.3", "6.18"]),
+            default="7.3",
+            show_default=True,
+            help="The kernel whose rules and words apply.",
+        ),
+    ],
+    "Say whether programs verify, with the log.",
+    """Say whether the programs of FILE verify, in the kernel's words.
+
+    Each program's log comes first, its verdict last. Exit code 1 when one was rejected.
+    """,
+    """
+    bpfvm verify examples/rejected.bpf.o
+    bpfvm verify prog.s --log-level 2 --kernel 6.18
+    """,
+)
+
+_add(
+    "diff",
+    ("bpfvm.diff", "diff"),
+    [
+        _file(required=False),
+        click.Option(
+            ["--random"],
+            metavar="N",
+            type=click.IntRange(min=1),
+            help="With FILE: N rounds of random contexts and packets. Without: N random programs.",
+        ),
+        click.Option(
+            ["--seed"],
+            metavar="S",
+            type=int,
+            default=0,
+            show_default=True,
+            help="Where the random choices start; the same seed gives the same programs.",
+        ),
+    ],
+    "Compare the interpreter with the JIT.",
+    """Run programs with the interpreter and with the JIT, and compare all they leave behind.
+
+    Compared are r0, context and packet out, maps, arena pages, streams and faults; each engine
+    gets fresh maps and a fresh arena. Programs that don't verify run in the sandbox, where it is
+    also compared how they end. The first difference of each program is shown; exit code 1 if
+    there was one.
+    """,
+    """
+    bpfvm diff examples/arena_list.bpf.o
+    bpfvm diff examples/arena_kv.bpf.o --random 100 --seed 7
+    bpfvm diff --random 1000
+    """,
+)
+
+_add(
+    "disasm",
+    ("bpfvm.commands", "disasm"),
+    [_file(), _prog_option()],
+    "Print programs as assembly text.",
+    """Print the programs of FILE as assembly text, which `bpfvm asm` takes back.""",
+    """
+    bpfvm disasm examples/arena_list.bpf.o
+    bpfvm disasm prog.bin > prog.s
+    """,
+)
+
+_add(
+    "asm",
+    ("bpfvm.commands", "asm"),
+    [
+        _file(),
+        click.Option(
+            ["-o", "--output"],
+            metavar="OUT",
+            type=click.Path(),
+            required=True,
+            help="Where the raw insns go; - is stdout.",
+        ),
+        _prog_option(),
+    ],
+    "Assemble text to raw insns.",
+    """Assemble FILE, and write the insns of its program as raw bytes, 8 a slot.
+
+    Both the kernel's and LLVM's syntax (r0 = *(u32 *)(r1 + 4)) and bpf_conformance's
+    (ldxw %r0, [%r1+4]) are taken. Raw insns can't hold maps or names of kfuncs: a text that
+    uses them is refused here, and runs as it is.
+    """,
+    """
+    bpfvm asm prog.s -o prog.bin
+    bpfvm asm prog.s -o - | xxd
+    """,
+)
+
+_add(
+    "dump",
+    ("bpfvm.dump", "dump"),
+    [
+        _file(),
+        _prog_option(),
+        click.Option(
+            ["--xlated", "what"],
+            flag_value="xlated",
+            default="xlated",
+            help="The insns as the engines run them (the default).",
+        ),
+        click.Option(
+            ["--types", "what"],
+            flag_value="types",
+            help="Per insn what the verifier found: register types, what an access reaches, the "
+            "variant and context of a kfunc call.",
+        ),
+        click.Option(["--llvm", "what"], flag_value="llvm", help="The JIT's LLVM IR, optimised."),
+        click.Option(["--native", "what"], flag_value="native", help="The JIT's machine code."),
+        click.Option(
+            ["--unverified"],
+            is_flag=True,
+            help="What the sandbox runs (not with --types).",
+        ),
+    ],
+    "Show what the engines run, insn by insn.",
+    """Show what the engines run, and what the verifier found.""",
+    """
+    bpfvm dump examples/arena_list.bpf.o --xlated
+    bpfvm dump examples/arena_nonsleepable.bpf.o --types
+    bpfvm dump prog.s --native
+    """,
+)
+
+_add(
+    "json",
+    ("bpfvm.json_api", "serve"),
+    [],
+    "Answer JSON requests, one a line.",
+    """Answer requests: one JSON object a line on stdin, one answer a line on stdout.
+
+    A bad request gets an answer too and never ends the loop. Keys of a request: name, prog_type,
+    flags, license, expected_attach_type, log_level, insns or asm, fixups, funcs, maps, run, dump,
+    info, engine, verify, kernel, budget. ARCHITECTURE.md says more.
+    """,
+    """
+    echo '{"insns": "b7000000070000009500000000000000", "run": {}}' | bpfvm json
+    echo '{"asm": "r0 = 7; exit", "engine": "interp", "run": {}}' | bpfvm json
+    """,
+)
+
+_add(
+    "plugin",
+    ("bpfvm.plugin", "command"),
+    [
+        click.Argument(
+            ["arguments"], nargs=-1, type=click.UNPROCESSED, metavar="[MEMHEX] [--jit|--interp]"
+        )
+    ],
+    "Speak bpf_conformance's plugin protocol.",
+    """Run one program by bpf_conformance's plugin protocol: insns as hex on stdin, r0 on stdout.
+
+    MEMHEX is the memory that r1 points to. Options: --interp (the default), --jit, --elf (stdin
+    holds an ELF file), --program HEX (instead of stdin). The command bpfvm-plugin does the
+    same in one word, as the conformance runner wants it.
+    """,
+    """
+    echo 'b7 00 00 00 07 00 00 00 95 00 00 00 00 00 00 00' | bpfvm plugin
+    bpf_conformance_runner --test_file_directory tests --plugin_path "$(which bpfvm-plugin)"
+    """,
+    ignore_unknown_options=True,
+)

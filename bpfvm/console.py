@@ -1,0 +1,72 @@
+"""What the commands share: opening a file, choosing programs, complaints and exit codes."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from enum import IntEnum
+
+from bpfvm import vm
+from bpfvm.errors import BpfError
+
+__all__ = ["Exit", "Report", "errno_name", "open_object"]
+
+
+class Exit(IntEnum):
+    """Exit codes; of several, the highest wins."""
+
+    FINE = 0
+    #: A program was rejected or could not be linked, a run ended early, or engines differed.
+    FAILED = 1
+    BAD_INPUT = 2
+
+
+def errno_name(number: int) -> str:
+    """Return the name of a positive errno, such as EACCES."""
+    return {524: "ENOTSUPP"}.get(number) or errno.errorcode.get(number, str(number))
+
+
+def open_object(file: str) -> vm.Object:
+    """Return the object in *file*.
+
+    Raises:
+        BpfError: its text begins with the file's name.
+    """
+    try:
+        return vm.open(file)
+    except BpfError as error:
+        raise BpfError(_placed(file, str(error))) from None
+
+
+def _placed(file: str, message: str) -> str:
+    return message if message.startswith(f"{file}:") else f"{file}: {message}"
+
+
+class Report:
+    """Complaints about one file, and the exit code they add up to."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.exit = Exit.FINE
+
+    def complain(self, message: str, exit: Exit = Exit.FAILED) -> None:
+        """Write one complaint to stderr."""
+        sys.stdout.flush()
+        sys.stderr.write(f"bpfvm: {_placed(self.file, message)}\n")
+        self.exit = max(self.exit, exit)
+
+    def choose(self, obj: vm.Object, prog: str | None) -> list[vm.Prog]:
+        """Return the programs to work on, in file order; complain about the broken ones.
+
+        Raises:
+            BpfError: there is no program, or none of that name.
+        """
+        if prog is not None and prog not in obj.programs and prog not in obj.broken:
+            names = ", ".join([*obj.programs, *obj.broken]) or "none"
+            raise BpfError(f"{self.file}: no program {prog!r}; its programs: {names}")
+        if not obj.programs and not obj.broken:
+            raise BpfError(f"{self.file}: no programs")
+        for name, error in obj.broken.items():
+            if prog in (None, name):
+                self.complain(f"{name}: {error}")
+        return [p for p in obj.programs.values() if prog in (None, p.name)]

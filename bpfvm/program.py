@@ -14,6 +14,7 @@ from bpfvm.errors import LoadError
 from bpfvm.insn import Insn
 
 __all__ = [
+    "GlobalVar",
     "LineInfo",
     "Linkage",
     "MapDef",
@@ -36,13 +37,17 @@ class Linkage(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """A subprog's parameter as its BTF tells: C spelling, size in bytes, and decl/type tags."""
+    """A subprog's parameter as its BTF tells: C spelling, size in bytes, and decl/type tags.
+
+    *pointee_size* is the size of what a pointer points to, 0 where that is unknown (void).
+    """
 
     name: str
     ctype: str
     size: int = 8
     is_pointer: bool = False
     tags: frozenset[str] = frozenset()
+    pointee_size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +161,23 @@ _GPL_COMPATIBLE = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
+class GlobalVar:
+    """A variable of the source: *size* bytes at value offset *off* of map *map_idx*. In an array
+    map that is the value of key 0, in an arena the memory at user_vm_start + *off*."""
+
+    map_idx: int
+    off: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class ObjectFile:
     """All that one source holds. Programs that could not be linked stand in *broken*, each with
-    its error: no program of a file keeps another from loading."""
+    its error: no program of a file keeps another from loading. *symbols* are its variables in
+    .data, .bss, .rodata and the arena, by name."""
 
     origin: str
     programs: Mapping[str, Program]
     maps: tuple[MapDef, ...] = ()
     broken: Mapping[str, LoadError] = field(default_factory=dict)
+    symbols: Mapping[str, GlobalVar] = field(default_factory=dict)

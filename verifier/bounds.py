@@ -10,6 +10,7 @@ Pointers use the same value for their variable offset. Nothing here knows about 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from bpfvm.bits import (
@@ -141,41 +142,45 @@ def contains(s: Scalar, x: int) -> bool:
     )
 
 
+@lru_cache(maxsize=1 << 14)  # the same insn sees the same scalars on many paths
 def sync(s: Scalar) -> Scalar:
     """Return the same members with tnum and ranges tightened from each other.
 
-    kernel: reg_bounds_sync, in its order: ranges from the tnum; ranges from each other, up to
-    three rounds; the tnum from the ranges; ranges from the tnum. Idempotent on most but not all
-    scalars, as in the kernel. Where the set is empty the result is empty or arbitrary.
+    kernel: reg_bounds_sync, in its order: ranges from the tnum; ranges from each other, three
+    rounds; the tnum from the ranges; ranges from the tnum. An empty set may give any set.
     """
-    value, mask = s.value, s.mask
-    if not mask and s.umin == s.umax == value and s.u32_min == s.u32_max and s.smin == s.smax:
+    s = _by_tnum(s)
+    if not s.mask:
         return s
-    s = _from_tnum(s)
     for _ in range(3):
         before = s
-        s = _deduce_mixed(_deduce64(_deduce32(s)))
-        if s == before:
+        s = _by_low_half(_by_other_sign(_low_by_wide(s)))
+        if s is before:
             break
-    return _from_tnum(_bound_tnum(s))
+    return _by_tnum(_tnum_by_ranges(s))
 
 
-def _from_tnum(s: Scalar) -> Scalar:
+# The steps of `sync`; each returns its very argument where it changes nothing.
+
+
+def _by_tnum(s: Scalar) -> Scalar:
     """Tighten the ranges by the tnum (kernel: __update_reg_bounds).
 
-    Where [umin, umax] holds one member of the tnum only, that is the value.
+    Where [umin, umax] is seen to hold just one member of the tnum, that is the value.
     """
     value, mask, smin, smax, umin, umax, s32_min, s32_max, u32_min, u32_max = s
-    low, low_mask = value & U32_MAX, mask & U32_MAX
-    low_high = low | low_mask
+    if not mask and umin <= value <= umax:
+        known = const(value)
+        return s if s == known else known
+    low, low_high = value & U32_MAX, (value | mask) & U32_MAX
     if low > u32_min:
         u32_min = low
     if low_high < u32_max:
         u32_max = low_high
-    bound = ((low | low_mask & _S32) ^ _S32) - _S32
+    bound = ((low | mask & _S32) ^ _S32) - _S32
     if bound > s32_min:
         s32_min = bound
-    bound = ((low | low_mask & S32_MAX) ^ _S32) - _S32
+    bound = ((low | mask & S32_MAX) ^ _S32) - _S32
     if bound < s32_max:
         s32_max = bound
     high = value | mask
@@ -189,58 +194,55 @@ def _from_tnum(s: Scalar) -> Scalar:
     bound = ((value | mask & S64_MAX) ^ _S64) - _S64
     if bound < smax:
         smax = bound
-    # A tnum and a range without holes share one member at least three ways; with a mask that
-    # fills the low bits below umax - umin there are always more.
-    if mask and (only := _only_member(value, mask, umin, umax)) is not None:
+    only = _only_member(value, mask, umin, umax)
+    if only is not None:
         return const(only)
-    return Scalar(value, mask, smin, smax, umin, umax, s32_min, s32_max, u32_min, u32_max)
+    tightened = (value, mask, smin, smax, umin, umax, s32_min, s32_max, u32_min, u32_max)
+    return s if s == tightened else Scalar(*tightened)
 
 
 def _only_member(value: int, mask: int, umin: int, umax: int) -> int | None:
     """Return the member of the tnum in [umin, umax] where it is seen to be the only one."""
-    if not mask & (mask + 1) and umax - umin <= mask and umin != umax:
-        return None  # all low bits unknown: the range lies inside, and has two values or more
+    if not mask & (mask + 1) and umin < umax:
+        return None  # the unknown bits are the low ones: the tnum has no gaps
     t = Tnum(value, mask)
     following = tnum.next_member(t, umin)
     if umin & ~mask == value:
         return umin if following > umax else None
-    highest = value | mask
-    if following == highest:
-        return highest
-    if following <= umax < tnum.next_member(t, following):
+    if following == value | mask or following <= umax < tnum.next_member(t, following):
         return following
     return None
 
 
-def _deduce32(s: Scalar) -> Scalar:
+def _low_by_wide(s: Scalar) -> Scalar:
     """Tighten the 32-bit ranges by the 64-bit ones and by each other."""
     value, mask, smin, smax, umin, umax, s32_min, s32_max, u32_min, u32_max = s
-    for low, high, is_unsigned in ((umin, umax, True), (smin, smax, False)):
-        distance = (high >> 32) - (low >> 32)
-        if distance not in (0, 1, -U32_MAX):
-            continue
-        a, b = low & U32_MAX, high & U32_MAX
-        sa, sb = (a ^ _S32) - _S32, (b ^ _S32) - _S32
-        if distance == 0:
-            if is_unsigned or a <= b:
-                u32_min, u32_max = max(u32_min, a), min(u32_max, b)
-            if sa <= sb:
-                s32_min, s32_max = max(s32_min, sa), min(s32_max, sb)
-        elif sa < 0 <= sb:
-            # from ...ffffffxx to ...000000yy: negative to positive without a gap
-            s32_min, s32_max = max(s32_min, sa), min(s32_max, sb)
+    if umin >> 32 == umax >> 32:
+        # One high half: the low halves of the ends enclose the low half.
+        u32_min, u32_max = max(u32_min, umin & U32_MAX), min(u32_max, umax & U32_MAX)
+    if smin >> 32 == smax >> 32:
+        u32_min, u32_max = max(u32_min, smin & U32_MAX), min(u32_max, smax & U32_MAX)
+    for low, high in ((umin, umax), (smin, smax)):
+        if (high >> 32) - (low >> 32) <= 1:
+            # One high half, or two that follow each other: where the low halves of the ends are
+            # in signed order, no low half lies outside them.
+            a, b = ((low & U32_MAX) ^ _S32) - _S32, ((high & U32_MAX) ^ _S32) - _S32
+            if a <= b and (a < 0 <= b or high >> 32 == low >> 32):
+                s32_min, s32_max = max(s32_min, a), min(s32_max, b)
     a, b = (u32_min ^ _S32) - _S32, (u32_max ^ _S32) - _S32
     if a <= b:
         s32_min, s32_max = max(s32_min, a), min(s32_max, b)
     a, b = s32_min & U32_MAX, s32_max & U32_MAX
     if a <= b:
         u32_min, u32_max = max(u32_min, a), min(u32_max, b)
+    if s[6:] == (s32_min, s32_max, u32_min, u32_max):
+        return s
     return Scalar(value, mask, smin, smax, umin, umax, s32_min, s32_max, u32_min, u32_max)
 
 
-def _deduce64(s: Scalar) -> Scalar:
+def _by_other_sign(s: Scalar) -> Scalar:
     """Tighten the two 64-bit ranges by each other."""
-    value, mask, smin, smax, umin, umax, s32_min, s32_max, u32_min, u32_max = s
+    _, _, smin, smax, umin, umax, *_ = s
     a, b = (umin ^ _S64) - _S64, (umax ^ _S64) - _S64
     if a <= b:
         smin, smax = max(smin, a), min(smax, b)
@@ -252,29 +254,34 @@ def _deduce64(s: Scalar) -> Scalar:
         smin, umax = (umin ^ _S64) - _S64, min(umax, b)
     elif b < umin:
         smax, umin = (umax ^ _S64) - _S64, max(umin, a)
-    return Scalar(value, mask, smin, smax, umin, umax, s32_min, s32_max, u32_min, u32_max)
+    if s[2:6] == (smin, smax, umin, umax):
+        return s
+    return Scalar(s.value, s.mask, smin, smax, umin, umax, *s[6:])
 
 
-def _deduce_mixed(s: Scalar) -> Scalar:
+def _by_low_half(s: Scalar) -> Scalar:
     """Tighten the 64-bit ranges by the 32-bit ones: the low half of an end is a low half."""
-    value, mask, smin, smax, umin, umax, s32_min, s32_max, u32_min, u32_max = s
+    value, mask, smin, smax, umin, umax, s32_min, _, u32_min, u32_max = s
     umin = max(umin, umin & ~U32_MAX | u32_min)
     umax = min(umax, umax & ~U32_MAX | u32_max)
     smin = max(smin, smin & ~U32_MAX | u32_min)
     smax = min(smax, smax & ~U32_MAX | u32_max)
     if s32_min >= 0 and smin >= S32_MIN and smax <= S32_MAX:
         # A sign-extended number whose low half is not negative is that low half.
-        smin = umin = s32_min
-        smax = umax = s32_max
+        smin, smax = umin, umax = s[6:8]
         value, mask = tnum.intersect(Tnum(value, mask), tnum.range_(smin, smax))
-    return Scalar(value, mask, smin, smax, umin, umax, s32_min, s32_max, u32_min, u32_max)
+    if s[:6] == (value, mask, smin, smax, umin, umax):
+        return s
+    return Scalar(value, mask, smin, smax, umin, umax, *s[6:])
 
 
-def _bound_tnum(s: Scalar) -> Scalar:
+def _tnum_by_ranges(s: Scalar) -> Scalar:
     """Tighten the tnum by the unsigned ranges (kernel: __reg_bound_offset)."""
     whole = tnum.intersect(Tnum(s.value, s.mask), tnum.range_(s.umin, s.umax))
     low = tnum.intersect(tnum.subreg(whole), tnum.range_(s.u32_min, s.u32_max))
     value, mask = tnum.with_subreg(whole, low)
+    if value == s.value and mask == s.mask:
+        return s
     return Scalar(value, mask, *s[2:])
 
 

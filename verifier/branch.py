@@ -240,14 +240,17 @@ def _keep_signed_less(width: int, a: Scalar, b: Scalar) -> _Pair:
 
 def _capped(a: Scalar, b: Scalar, first: int, gap: int) -> _Pair:
     """Cut the range in fields [first, first + 2) so that `a + gap <= b` can hold."""
-    low, high = a[first], b[first + 1]
-    if b[first] < low + gap:
-        b_cut = Scalar(*b[:first], low + gap, *b[first + 1 :])
-    else:
-        b_cut = b
-    if a[first + 1] > high - gap:
-        a = Scalar(*a[: first + 1], high - gap, *a[first + 2 :])
-    return a, b_cut
+    low, high = a[first] + gap, b[first + 1] - gap
+    return (
+        _with_field(a, first + 1, high) if a[first + 1] > high else a,
+        _with_field(b, first, low) if b[first] < low else b,
+    )
+
+
+def _with_field(s: Scalar, index: int, end: int) -> Scalar:
+    fields = list(s)
+    fields[index] = end
+    return Scalar(*fields)
 
 
 def _swapped(

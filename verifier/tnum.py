@@ -148,14 +148,15 @@ def mul(a: Tnum, b: Tnum) -> Tnum:
 
     For an unknown bit of *a* both outcomes, with the shifted *b* added and without, are joined.
     """
+    value, mask = a
     acc = Tnum(0, 0)
-    while a.value or a.mask:
-        if a.value & 1:
+    while (value or mask) and acc.mask != U64_MAX:
+        if value & 1:
             acc = add(acc, b)
-        elif a.mask & 1:
+        elif mask & 1:
             acc = union(acc, add(acc, b))
-        a = rshift(a, 1)
-        b = lshift(b, 1)
+        value, mask = value >> 1, mask >> 1
+        b = Tnum(b.value << 1 & U64_MAX, b.mask << 1 & U64_MAX)
     return acc
 
 

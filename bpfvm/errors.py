@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from bpfvm.xlated import Verdict
 
-__all__ = ["AsmError", "BpfError", "InternalError", "LoadError", "MapError", "Rejected", "RunFault"]
+__all__ = [
+    "AsmError",
+    "BpfError",
+    "InternalError",
+    "LoadError",
+    "MapError",
+    "Rejected",
+    "RunFault",
+    "bug_report",
+]
 
 
 class BpfError(Exception):
@@ -60,3 +69,9 @@ class Rejected(BpfError):
 
 class InternalError(Exception):
     """A bug in bpfvm itself: an invariant of soundness does not hold."""
+
+
+def bug_report(error: Exception) -> str:
+    """Return the line that asks the user to report *error*, a bug of ours."""
+    what = " ".join(str(error).split())
+    return f"this is a bug in bpfvm, please report it: {type(error).__name__}: {what}"

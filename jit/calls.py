@@ -72,9 +72,11 @@ class Active:
         self.address = ctypes.addressof(self._state)
         self.words = memoryview(self._state).cast("B").cast("Q")
         self.error: BaseException | None = None
-        self.rest = run.budget
+        first = BUDGET_SLICE if run.budget is None else min(run.budget, BUDGET_SLICE)
+        self.rest = None if run.budget is None else run.budget - first
         self._regions: RegionTable | None = None
         words = self.words
+        words[Word.BUDGET] = first
         words[Word.MAY_GOTO] = run.may_goto_limit
         words[Word.CLEAR] = int(run.clear_on_fault)
         words[Word.STACK_TOP] = run.stack_top

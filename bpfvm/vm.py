@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import verifier
 from arena import kfuncs as arena_kfuncs
@@ -34,8 +35,12 @@ from bpfvm.rules import NEWEST, KernelRules
 from bpfvm.runtime import Engine, Executable, Fault, Machine, RunContext
 from bpfvm.xlated import Verdict, Xlated, unverified
 
+if TYPE_CHECKING:
+    from jit.engine import Jit
+
 __all__ = [
     "ENGINES",
+    "HELPER_IDS",
     "MAP_TYPES",
     "REGISTRY",
     "SANDBOX_BUDGET",
@@ -43,6 +48,7 @@ __all__ = [
     "Prog",
     "Result",
     "assemble",
+    "compiler",
     "from_bytes",
     "open",
 ]
@@ -56,17 +62,23 @@ REGISTRY = Registry([helpers, kfuncs, arena_kfuncs])
 MAP_TYPES = MapTypes(
     {MapType.ARRAY: ArrayMap, MapType.HASH: HashMap, MapType.ARENA: ArenaMap},
 )
-_HELPER_IDS = {proto.name: number for number, proto in REGISTRY.helpers.items()}
+#: Helper numbers by name, as assembly text and listings use them.
+HELPER_IDS = {proto.name: number for number, proto in REGISTRY.helpers.items()}
+
+
+def compiler() -> Jit:
+    """Return a new JIT; the first one loads LLVM."""
+    # llvmlite takes longer to import than most programs take to run.
+    from jit.engine import Jit
+
+    return Jit()
 
 
 def _engine(name: str) -> Engine:
     if name == "interp":
         return Interpreter()
     if name == "jit":
-        # llvmlite takes longer to import than most programs take to run.
-        from jit.engine import Jit
-
-        return Jit()
+        return compiler()
     raise BpfError(f"unknown engine {name!r}: expected one of {', '.join(ENGINES)}")
 
 
@@ -300,7 +312,7 @@ def open(path: str | os.PathLike[str]) -> Object:
     Raises:
         BpfError: it can't be read, compiled, assembled or understood; the text says where.
     """
-    return Object(loader.load_path(path, helpers=_HELPER_IDS))
+    return Object(loader.load_path(path, helpers=HELPER_IDS))
 
 
 def assemble(text: str, origin: str = "<text>") -> Object:
@@ -309,7 +321,7 @@ def assemble(text: str, origin: str = "<text>") -> Object:
     Raises:
         AsmError: at the first thing that is wrong.
     """
-    return Object(assemble_text(text, origin, helpers=_HELPER_IDS))
+    return Object(assemble_text(text, origin, helpers=HELPER_IDS))
 
 
 def from_bytes(

@@ -113,6 +113,10 @@ class Jit:
         """Return the assembly of *xlated* for this host."""
         return llvm.native_text(self._lowered(xlated).text, self.pipeline)
 
+    def native_code(self, xlated: Xlated) -> bytes:
+        """Return the machine code of *xlated*, not yet linked."""
+        return llvm.code_bytes(llvm.compile_object(self._lowered(xlated).text, self.pipeline))
+
     def _lowered(self, xlated: Xlated) -> Lowered:
         if not xlated.verified:
             check_structure(xlated.insns)

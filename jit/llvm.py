@@ -89,6 +89,12 @@ def compile_object(text: str, pipeline: Pipeline) -> bytes:
     return bytes(machine.emit_object(module))
 
 
+def code_bytes(image: bytes) -> bytes:
+    """Return the machine code in an object file."""
+    sections = llvm.ObjectFileRef.from_data(image).sections()
+    return b"".join(bytes(section.data()) for section in sections if section.is_text())
+
+
 @dataclass(frozen=True, slots=True)
 class Code:
     """Loaded code; its addresses are good while this object is alive."""

@@ -47,6 +47,44 @@ class KernelRules:
         False, True, "reserved fields and register numbers are checked in every insn, even dead"
     )
     call_frames: int = _rule(8, 16, "the most call frames")
+    ldimm64_last_first: bool = _rule(
+        False, True, "a program that ends in an ldimm64's first half is refused before all else"
+    )
+    recursion_checked_first: bool = _rule(
+        False, True, "recursion is refused before the walk, by the call graph"
+    )
+    sleepable_tracepoints: bool = _rule(
+        False, True, "raw_tp and tracepoint programs may be sleepable"
+    )
+    more_sleepable_maps: frozenset[int] = _rule(
+        frozenset(), frozenset({3, 11}), "further map types that sleepable programs may use"
+    )
+    full_range_value_offsets: bool = _rule(
+        False, True, "an ldimm64's offset into a map value may have all 32 bits"
+    )
+    gotox: bool = _rule(False, True, "there is an indirect jump (opcode 0x0d)")
+    complexity_is_e2big: bool = _rule(
+        False, True, "too many pending branches are E2BIG, not EFAULT"
+    )
+    linked_regs: int = _rule(6, 5, "how many linked scalars follow one branch")
+    null_check_keeps_id: bool = _rule(
+        False, True, "a pointer keeps its id when its null check succeeds"
+    )
+    pointer_off_in_range: bool = _rule(
+        False, True, "a pointer's fixed offset is part of its range (messages, log)"
+    )
+    atomic_load_type_first: bool = _rule(
+        False, True, "an acquire load's pointer type is checked before the access"
+    )
+    kfunc_args_by_register: bool = _rule(
+        False, True, "kfunc complaints name R1.., not arg#0.."
+    )
+    sleep_context_named: bool = _rule(
+        False, True, "a sleeping helper's complaint names the context"
+    )
+    ctx_const_offset: bool = _rule(
+        False, True, "contexts that are not rewritten may be read through ctx + constant"
+    )
     packet_region_messages: bool = _rule(
         False, True, "packet bounds errors use the min/max value lines"
     )

@@ -1,0 +1,503 @@
+"""What can be checked before the walk: subprogs, layout, opcodes and maps, reachability.
+
+The passes run in the kernel's order, since the first complaint wins. The result tells the walk
+where to look for equal states (prune points), and what is live where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from bpfvm import flow, isa
+from bpfvm.context import ProgType, Sleepable
+from bpfvm.insn import Insn
+from bpfvm.isa import CallKind, Kind, LdKind
+from bpfvm.maps.base import MapTraits, MapType, MapTypes
+from bpfvm.program import MapFacts, Program
+from bpfvm.proto import Registry
+from bpfvm.rules import KernelRules
+from verifier.fields import check_fields, check_regs
+from verifier.reasons import Reason, Reject
+
+__all__ = ["Cfg", "check_program"]
+
+#: kernel: BPF_MAX_SUBPROGS, MAX_USED_MAPS, BPF_MAX_VAR_OFF
+MAX_SUBPROGS = 256
+MAX_MAPS = 64
+MAX_VAR_OFF = 1 << 29
+
+_CALL, _EXIT, _JA, _JA32, _GOTOX = 0x85, 0x95, 0x05, 0x06, 0x0D
+_LDIMM64 = 0x18
+
+
+@dataclass(slots=True)
+class Cfg:
+    """What the passes before the walk found.
+
+    Attributes:
+        starts: first slots of the subprogs, ascending; [0] is the main program.
+        rows: per slot, None for the second half of an ldimm64 and for fields without a meaning.
+        arena: index of the program's arena among its maps, or None.
+        prune: slots where equal states are looked for; jump: slots reached out of line; force:
+            slots where a state is always saved.
+        scc: per slot the number of its loop (strongly connected component), 0 outside loops.
+        live: per slot the bits of registers that may be read from there on; -1 where no insn is.
+    """
+
+    starts: list[int]
+    rows: list[isa.InsnDef | None]
+    arena: int | None = None
+    prune: set[int] = field(default_factory=set)
+    jump: set[int] = field(default_factory=set)
+    force: set[int] = field(default_factory=set)
+    scc: list[int] = field(default_factory=list)
+    live: list[int] = field(default_factory=list)
+
+    def subprog_at(self, start: int) -> int:
+        """Return the number of the subprog that starts at slot *start*."""
+        return self.starts.index(start)
+
+
+def check_program(
+    program: Program,
+    facts: Sequence[MapFacts],
+    registry: Registry,
+    map_types: MapTypes,
+    prog_type: ProgType,
+    rules: KernelRules,
+) -> Cfg:
+    """Run the passes before the walk.
+
+    Raises:
+        Reject: the first complaint.
+    """
+    insns = program.insns
+    if rules.ldimm64_last_first and insns[-1].opcode == _LDIMM64:
+        raise Reject(Reason.LDIMM64_INVALID)
+    starts = _find_subprogs(program)
+    _check_layout(insns, starts)
+    rows: list[isa.InsnDef | None] = [None] * len(insns)
+    cfg = Cfg(starts, rows)
+    cfg.arena = _check_insns(program, facts, map_types, rules, rows)
+    _check_reachable(insns, cfg)
+    _check_sleepable(program, prog_type, rules)
+    if rules.recursion_checked_first:
+        _check_recursion(program, cfg)
+    cfg.scc = _components(insns, cfg)
+    cfg.live = _live_registers(program, registry, cfg)
+    return cfg
+
+
+def _find_subprogs(program: Program) -> list[int]:
+    insns = program.insns
+    starts = {0}
+    for idx, insn in enumerate(insns):
+        is_call = insn.opcode == _CALL and insn.src == CallKind.LOCAL.value
+        is_func = insn.opcode == _LDIMM64 and insn.src == LdKind.FUNC.value
+        if is_call or is_func:
+            target = idx + insn.imm + 1
+            if not 0 <= target < len(insns):
+                raise Reject(Reason.CALL_DESTINATION)
+            if len(starts) >= MAX_SUBPROGS and target not in starts:
+                raise Reject(Reason.TOO_MANY_SUBPROGS)
+            starts.add(target)
+        elif insn.opcode == _CALL and insn.src == CallKind.KFUNC.value and not program.is_gpl:
+            raise Reject(Reason.KFUNC_NOT_GPL)
+    return sorted(starts)
+
+
+def _check_layout(insns: Sequence[Insn], starts: list[int]) -> None:
+    for start, end in zip(starts, [*starts[1:], len(insns)], strict=True):
+        for idx in range(start, end):
+            insn = insns[idx]
+            if insn.opcode & 6 != 4 or insn.opcode & 7 == isa.InsnClass.ALU:
+                pass
+            elif insn.opcode & 0xF0 not in (0x80, 0x90):
+                target = idx + 1 + (insn.imm if insn.opcode == _JA32 else insn.off)
+                if not start <= target < end:
+                    raise Reject(Reason.JUMP_RANGE, insn=idx, target=target)
+            if idx == end - 1 and insn.opcode not in (_EXIT, _JA, _JA32):
+                raise Reject(Reason.NO_EXIT)
+
+
+def _check_insns(
+    program: Program,
+    facts: Sequence[MapFacts],
+    map_types: MapTypes,
+    rules: KernelRules,
+    rows: list[isa.InsnDef | None],
+) -> int | None:
+    """Check opcodes, maps and (7.3) fields of all insns; fill *rows*; return the arena's index."""
+    insns = program.insns
+    arena: int | None = None
+    used: set[int] = set()
+    idx = 0
+    while idx < len(insns):
+        insn = insns[idx]
+        if rules.static_reserved_checks:
+            check_regs(insn)
+        if insn.opcode & 7 == isa.InsnClass.LDX and (
+            insn.opcode & 0xE0 not in (0x60, 0x80) or insn.imm
+        ):
+            raise Reject(Reason.LDX_RESERVED)
+        if insn.opcode == _LDIMM64:
+            if idx + 1 == len(insns) or insns[idx + 1][:4] != (0, 0, 0, 0):
+                raise Reject(Reason.LDIMM64_INVALID)
+            if rules.static_reserved_checks and insn.off:
+                raise Reject(Reason.LDIMM64_RESERVED)
+            index = _check_ldimm64(program, facts, insn, insns[idx + 1])
+            if index is not None:
+                arena = _use_map(program, facts, map_types, rules, index, used, arena)
+                if insn.src == LdKind.MAP_IDX_VALUE.value:
+                    traits = map_types.traits(facts[index].defn)
+                    _check_direct_value(facts[index], traits, insns[idx + 1].imm, rules)
+            rows[idx] = isa.lookup(insn)
+            idx += 2
+            continue
+        if not isa.is_known_opcode(insn.opcode) or insn.opcode == 0x8D:
+            if insn.opcode == _GOTOX and rules.gotox:
+                raise Reject(Reason.NOT_SUPPORTED, what="gotox")
+            raise Reject(Reason.UNKNOWN_OPCODE, opcode=insn.opcode)
+        if rules.static_reserved_checks:
+            check_fields(insn)
+        rows[idx] = isa.lookup(insn)
+        idx += 1
+    return arena
+
+
+def _check_ldimm64(
+    program: Program, facts: Sequence[MapFacts], insn: Insn, second: Insn
+) -> int | None:
+    """Check the fields of an ldimm64; return the index of the map it names."""
+    if insn.src > LdKind.MAP_IDX_VALUE.value:
+        raise Reject(Reason.LDIMM64_UNRECOGNIZED)
+    match LdKind(insn.src):
+        case LdKind.IMM64 | LdKind.FUNC:
+            return None
+        case LdKind.BTF_ID:
+            raise Reject(Reason.NOT_SUPPORTED, what="ldimm64 of a kernel variable")
+        case LdKind.MAP_FD | LdKind.MAP_IDX:
+            if second.imm:
+                raise Reject(Reason.LDIMM64_UNRECOGNIZED)
+        case LdKind.MAP_VALUE | LdKind.MAP_IDX_VALUE:
+            pass
+    if insn.src in (LdKind.MAP_FD.value, LdKind.MAP_VALUE.value) or not (
+        0 <= insn.imm < min(len(program.maps), len(facts))
+    ):
+        raise Reject(Reason.BAD_MAP_FD, fd=insn.imm)
+    return insn.imm
+
+
+#: Types of maps that sleepable programs may use (among those there are).
+_SLEEPABLE_MAPS = frozenset(
+    {
+        MapType.HASH,
+        MapType.LRU_HASH,
+        MapType.ARRAY,
+        MapType.PERCPU_HASH,
+        MapType.PERCPU_ARRAY,
+        MapType.ARRAY_OF_MAPS,
+        MapType.HASH_OF_MAPS,
+        MapType.RINGBUF,
+        MapType.ARENA,
+    }
+)
+
+
+def _use_map(
+    program: Program,
+    facts: Sequence[MapFacts],
+    map_types: MapTypes,
+    rules: KernelRules,
+    index: int,
+    used: set[int],
+    arena: int | None,
+) -> int | None:
+    """Account for a reference to map *index* (kernel: add_used_map); return the arena's index."""
+    if index in used:
+        return arena
+    if len(used) >= MAX_MAPS:
+        raise Reject(Reason.TOO_MANY_MAPS, limit=MAX_MAPS)
+    defn = facts[index].defn
+    map_type = next((t for t in map_types.types if t == defn.map_type), None)
+    if map_type is None:
+        raise Reject(Reason.NOT_SUPPORTED, what=f"map type {defn.map_type}")
+    allowed = _SLEEPABLE_MAPS | (rules.more_sleepable_maps or frozenset())
+    if program.sleepable and map_type not in allowed:
+        raise Reject(Reason.SLEEPABLE_MAP)
+    used.add(index)
+    if map_type is not MapType.ARENA:
+        return arena
+    if arena is not None:
+        raise Reject(Reason.ONE_ARENA)
+    if not facts[index].user_vm_start:
+        raise Reject(Reason.ARENA_NO_ADDRESS)
+    return index
+
+
+def _check_direct_value(
+    facts: MapFacts, traits: MapTraits, off: int, rules: KernelRules
+) -> None:
+    off &= 0xFFFFFFFF
+    defn = facts.defn
+    if off >= MAX_VAR_OFF and not rules.full_range_value_offsets:
+        raise Reject(Reason.DIRECT_VALUE_OFF, off=off)
+    if not traits.direct_value:
+        raise Reject(Reason.NO_DIRECT_VALUE)
+    if defn.map_type == MapType.ARENA:
+        size = facts.user_vm_end - facts.user_vm_start
+        if off > size or (off == size and rules.arena_value_end_excluded):
+            raise Reject(Reason.DIRECT_VALUE_ARENA, off=off)
+    elif defn.max_entries != 1:
+        raise Reject(Reason.DIRECT_VALUE_ENTRIES, size=defn.value_size, off=off)
+    elif off >= defn.value_size:
+        raise Reject(Reason.DIRECT_VALUE_RANGE, size=defn.value_size, off=off)
+
+
+def _check_sleepable(program: Program, prog_type: ProgType, rules: KernelRules) -> None:
+    match prog_type.sleepable:
+        case Sleepable.MUST if not program.sleepable:
+            raise Reject(Reason.SYSCALL_SLEEPABLE)
+        case Sleepable.NEVER if program.sleepable:
+            pass
+        case Sleepable.MAY if program.sleepable and not rules.sleepable_tracepoints:
+            pass
+        case _:
+            return
+    if rules.sleepable_tracepoints:
+        raise Reject(Reason.TYPE_CANNOT_SLEEP)
+    raise Reject(Reason.CANNOT_SLEEP)
+
+
+def successors(idx: int, insn: Insn) -> Iterator[int]:
+    """Yield the slots that may run after slot *idx* in the same frame (jump target last)."""
+    op = insn.opcode
+    if op == _EXIT:
+        return
+    if op in (_JA, _JA32):
+        yield idx + 1 + (insn.imm if op == _JA32 else insn.off)
+    elif op == _LDIMM64:
+        yield idx + 2
+    else:
+        yield idx + 1
+        if is_cond_jump(op):
+            yield idx + 1 + insn.off
+
+
+def is_cond_jump(opcode: int) -> bool:
+    """Say whether *opcode* is a conditional jump or may_goto."""
+    return opcode & 7 in (isa.InsnClass.JMP, isa.InsnClass.JMP32) and opcode & 0xF0 not in (
+        0x00,
+        0x80,
+        0x90,
+    )
+
+
+def _check_reachable(insns: Sequence[Insn], cfg: Cfg) -> None:
+    """Find every slot that some path reaches, callees included; set the marks."""
+    seen = bytearray(len(insns))
+    todo = [0]
+    while todo:
+        idx = todo.pop()
+        if idx >= len(insns) or seen[idx]:
+            continue
+        seen[idx] = 1
+        insn = insns[idx]
+        op = insn.opcode
+        if op in (_JA, _JA32):
+            target = idx + 1 + (insn.imm if op == _JA32 else insn.off)
+            cfg.prune.add(target)
+            cfg.jump.add(target)
+        elif op == _CALL:
+            cfg.prune.add(idx + 1)
+            cfg.jump.add(idx + 1)
+            if insn.src == CallKind.LOCAL.value:
+                cfg.prune |= {idx, idx + 1 + insn.imm}
+                cfg.jump.add(idx + 1 + insn.imm)
+                todo.append(idx + 1 + insn.imm)
+        elif op == _LDIMM64 and insn.src == LdKind.FUNC.value:
+            todo.append(idx + 1 + insn.imm)
+        elif is_cond_jump(op):
+            cfg.prune |= {idx, idx + 1 + insn.off}
+            cfg.jump.add(idx + 1 + insn.off)
+            row = cfg.rows[idx]
+            if row is not None and row.kind is Kind.MAY_GOTO:
+                cfg.force.add(idx)
+        todo.extend(successors(idx, insn))
+    idx = 0
+    while idx < len(insns):
+        if not seen[idx]:
+            raise Reject(Reason.UNREACHABLE, insn=idx)
+        if insns[idx].opcode == _LDIMM64:
+            if seen[idx + 1]:
+                raise Reject(Reason.LDIMM64_MIDDLE, insn=idx)
+            idx += 1
+        idx += 1
+
+
+def calls_of(insns: Sequence[Insn], start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield (slot, callee's first slot) of the local calls in [start, end)."""
+    for idx in range(start, end):
+        insn = insns[idx]
+        if insn.opcode == _CALL and insn.src == CallKind.LOCAL.value:
+            yield idx, idx + 1 + insn.imm
+
+
+def subprog_name(program: Program, start: int) -> str:
+    """Return the name of the subprog that starts at slot *start*, as its BTF gives it."""
+    return next((s.name for s in program.subprogs if s.start == start), "")
+
+
+def _check_recursion(program: Program, cfg: Cfg) -> None:
+    insns = program.insns
+    ends = dict(zip(cfg.starts, [*cfg.starts[1:], len(insns)], strict=True))
+    done: set[int] = set()
+    path: list[tuple[int, Iterator[tuple[int, int]]]] = [(0, calls_of(insns, 0, ends[0]))]
+    while path:
+        start, calls = path[-1]
+        for _, callee in calls:
+            if any(callee == open_start for open_start, _ in path):
+                raise Reject(
+                    Reason.RECURSION,
+                    caller=subprog_name(program, start),
+                    callee=subprog_name(program, callee),
+                )
+            if callee not in done:
+                path.append((callee, calls_of(insns, callee, ends[callee])))
+                break
+        else:
+            done.add(start)
+            path.pop()
+
+
+def _components(insns: Sequence[Insn], cfg: Cfg) -> list[int]:
+    """Return each slot's loop number (Tarjan's algorithm, without recursion)."""
+    size = len(insns)
+    scc = [0] * size
+    order = [0] * size
+    low = [0] * size
+    on_stack = bytearray(size)
+    count = found = 0
+    stack: list[int] = []
+    for root in cfg.starts:
+        if order[root]:
+            continue
+        work: list[tuple[int, Iterator[int]]] = [(root, successors(root, insns[root]))]
+        count += 1
+        order[root] = low[root] = count
+        stack.append(root)
+        on_stack[root] = 1
+        while work:
+            idx, succ = work[-1]
+            for nxt in succ:
+                if not order[nxt]:
+                    count += 1
+                    order[nxt] = low[nxt] = count
+                    stack.append(nxt)
+                    on_stack[nxt] = 1
+                    work.append((nxt, successors(nxt, insns[nxt])))
+                    break
+                if on_stack[nxt]:
+                    low[idx] = min(low[idx], order[nxt])
+            else:
+                work.pop()
+                if work:
+                    low[work[-1][0]] = min(low[work[-1][0]], low[idx])
+                if low[idx] != order[idx]:
+                    continue
+                members = []
+                while True:
+                    member = stack.pop()
+                    on_stack[member] = 0
+                    members.append(member)
+                    if member == idx:
+                        break
+                if len(members) > 1 or idx in successors(idx, insns[idx]):
+                    found += 1
+                    for member in members:
+                        scc[member] = found
+    return scc
+
+
+def _uses_and_defs(
+    program: Program, registry: Registry, insn: Insn, row: isa.InsnDef
+) -> tuple[int, int]:
+    """Return the bits of the registers that *insn* reads and writes (kernel:
+    compute_insn_live_regs)."""
+    dst, src = 1 << insn.dst, 1 << insn.src
+    match row.kind:
+        case Kind.ALU:
+            return dst | (src if row.is_reg else 0), dst
+        case Kind.NEG | Kind.END:
+            return dst, dst
+        case Kind.MOV | Kind.MOVSX | Kind.CAST_KERN | Kind.CAST_USER:
+            return src if row.is_reg else 0, dst
+        case Kind.LDIMM64:
+            return 0, dst
+        case Kind.LDX | Kind.LOAD_ACQ:
+            return src, dst
+        case Kind.ST:
+            return dst, 0
+        case Kind.STX | Kind.STORE_REL:
+            return dst | src, 0
+        case Kind.ATOMIC:
+            if row.op is isa.AtomicOp.CMPXCHG:
+                return dst | src | 1, 1
+            return dst | src, src if row.fetch else 0
+        case Kind.JA | Kind.MAY_GOTO:
+            return 0, 0
+        case Kind.JCOND:
+            return dst | (src if row.is_reg else 0), 0
+        case Kind.CALL | Kind.CALLX:
+            return _call_uses(program, registry, insn), 0x3F
+        case Kind.EXIT:
+            return 1, 0
+        case Kind.LD_ABS | Kind.LD_IND:
+            return 1 << 6 | (src if row.kind is Kind.LD_IND else 0), 0x3F
+
+
+def _call_uses(program: Program, registry: Registry, insn: Insn) -> int:
+    proto = None
+    if insn.src == CallKind.HELPER.value:
+        proto = registry.helpers.get(insn.imm)
+    elif insn.src == CallKind.KFUNC.value and 0 <= insn.imm < len(program.kfuncs):
+        proto = registry.kfuncs.get(program.kfuncs[insn.imm])
+    count = 5 if proto is None else len(proto.args)
+    return (1 << count + 1) - 2
+
+
+def _live_registers(program: Program, registry: Registry, cfg: Cfg) -> list[int]:
+    """Return, per slot, the registers that are live before it (backward dataflow)."""
+    insns = program.insns
+    live = [-1 if row is None else 0 for row in cfg.rows]
+    uses: list[tuple[int, int]] = [
+        (0, 0) if row is None else _uses_and_defs(program, registry, insn, row)
+        for insn, row in zip(insns, cfg.rows, strict=True)
+    ]
+    # A row that stands for no valid insn ends its path in the walk; what it uses is nothing.
+    for idx, insn in enumerate(insns):
+        if cfg.rows[idx] is None and not (idx and insns[idx - 1].opcode == _LDIMM64):
+            live[idx] = 0
+    changed = True
+    while changed:
+        changed = False
+        for idx in range(len(insns) - 1, -1, -1):
+            if live[idx] < 0:
+                continue
+            after = 0
+            for nxt in successors(idx, insns[idx]):
+                after |= live[nxt]
+            use, define = uses[idx]
+            before = (after & ~define) | use
+            if before != live[idx]:
+                live[idx] = before
+                changed = True
+    return live
+
+
+def jump_to(idx: int, insn: Insn, row: isa.InsnDef) -> int:
+    """Return the target of jump or local call *insn*, which has one."""
+    target = flow.jump_target(idx, insn, row)
+    assert target is not None  # noqa: S101  # narrowing: callers pass jumps and local calls only
+    return target

@@ -1,0 +1,258 @@
+"""Why a program is rejected: one row for each complaint, with slug, errno and the kernel's words.
+
+A `Reject` is raised anywhere below `verifier.api` and becomes a `Verdict` there; nothing else
+knows errno numbers or message texts. Templates are `str.format` texts; where the words differ
+between kernels there are two rows, and the code that raises asks `KernelRules` which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum, unique
+
+__all__ = ["Reason", "Reject"]
+
+EPERM, E2BIG, EBADF, EACCES, EFAULT, EBUSY, EINVAL, ERANGE = 1, 7, 9, 13, 14, 16, 22, 34
+EOPNOTSUPP, ENOTSUPP = 95, 524
+
+
+@unique
+class Reason(Enum):
+    """A complaint: (errno, message template). The slug is the member's name in lower case."""
+
+    # what the kernel accepts or goes on with, and this verifier does not follow yet
+    NOT_SUPPORTED = (EOPNOTSUPP, "not supported yet: {what}")
+
+    # before the walk
+    BAD_INSN_COUNT = (E2BIG, "program has {count} insns, more than {limit}")
+    BAD_PROG_TYPE = (EINVAL, "unknown program type {name}")
+    CALL_DESTINATION = (EINVAL, "call to invalid destination")
+    TOO_MANY_SUBPROGS = (E2BIG, "too many subprograms")
+    KFUNC_NOT_GPL = (EINVAL, "cannot call kernel function from non-GPL compatible program")
+    JUMP_RANGE = (EINVAL, "jump out of range from insn {insn} to {target}")
+    NO_EXIT = (EINVAL, "last insn is not an exit or jmp")
+    UNREACHABLE = (EINVAL, "unreachable insn {insn}")
+    LDIMM64_MIDDLE = (EINVAL, "jump into the middle of ldimm64 insn {insn}")
+    LDIMM64_INVALID = (EINVAL, "invalid bpf_ld_imm64 insn")
+    LDIMM64_UNRECOGNIZED = (EINVAL, "unrecognized bpf_ld_imm64 insn")
+    BAD_MAP_FD = (EBADF, "fd {fd} is not pointing to valid bpf_map")
+    DIRECT_VALUE_OFF = (EINVAL, "direct value offset of {off} is not allowed")
+    NO_DIRECT_VALUE = (EINVAL, "no direct value access support for this map type")
+    DIRECT_VALUE_RANGE = (
+        EINVAL,
+        "invalid access to map value pointer, value_size={size} off={off}",
+    )
+    DIRECT_VALUE_ENTRIES = (
+        ENOTSUPP,
+        "invalid access to map value pointer, value_size={size} off={off}",
+    )
+    DIRECT_VALUE_ARENA = (
+        ERANGE,
+        "invalid access to map value pointer, value_size=0 off={off}",
+    )
+    ONE_ARENA = (EBUSY, "Only one arena per program")
+    ARENA_NO_ADDRESS = (EINVAL, "arena's user address must be set via map_extra or mmap()")
+    SLEEPABLE_MAP = (
+        EINVAL,
+        "Sleepable programs can only use array, hash, ringbuf and local storage maps",
+    )
+    TOO_MANY_MAPS = (E2BIG, "The total number of maps per program has reached the limit of {limit}")
+    UNKNOWN_OPCODE = (EINVAL, "unknown opcode {opcode:02x}")
+    SYSCALL_SLEEPABLE = (EINVAL, "Syscall programs can only be sleepable")
+    CANNOT_SLEEP = (
+        EINVAL,
+        "Only fentry/fexit/fmod_ret, lsm, iter, uprobe, and struct_ops programs can be sleepable",
+    )
+    TYPE_CANNOT_SLEEP = (EINVAL, "Program of this type cannot be sleepable")
+    RECURSION = (EINVAL, "recursive call from {caller}() to {callee}()")
+
+    # fields
+    LDX_RESERVED = (EINVAL, "BPF_LDX uses reserved fields")
+    STX_RESERVED = (EINVAL, "BPF_STX uses reserved fields")
+    ST_RESERVED = (EINVAL, "BPF_ST uses reserved fields")
+    NEG_RESERVED = (EINVAL, "BPF_NEG uses reserved fields")
+    END_RESERVED = (EINVAL, "BPF_END uses reserved fields")
+    MOV_RESERVED = (EINVAL, "BPF_MOV uses reserved fields")
+    ALU_RESERVED = (EINVAL, "BPF_ALU uses reserved fields")
+    JMP_RESERVED = (EINVAL, "BPF_JMP/JMP32 uses reserved fields")
+    JA_RESERVED = (EINVAL, "BPF_JA uses reserved fields")
+    CALL_RESERVED = (EINVAL, "BPF_CALL uses reserved fields")
+    EXIT_RESERVED = (EINVAL, "BPF_EXIT uses reserved fields")
+    LDIMM64_RESERVED = (EINVAL, "BPF_LD_IMM64 uses reserved fields")
+    MAY_GOTO_FIELDS = (EINVAL, "invalid may_goto imm {imm}")
+    CAST_SPACES = (EINVAL, "addr_space_cast insn can only convert between address space 1 and 0")
+    CAST_NO_ARENA = (
+        EINVAL,
+        "addr_space_cast insn can only be used in a program that has an associated arena",
+    )
+    ATOMIC_OPCODE = (EINVAL, "BPF_ATOMIC uses invalid atomic opcode {imm:02x}")
+    ATOMIC_SIZE = (EINVAL, "invalid atomic operand size")
+    DIV_BY_ZERO = (EINVAL, "div by zero")
+    INVALID_SHIFT = (EINVAL, "invalid shift {count}")
+    INVALID_REG = (EINVAL, "R{reg} is invalid")
+    LD_ABS_PROG_TYPE = (
+        EINVAL,
+        "BPF_LD_[ABS|IND] instructions not allowed for this program type",
+    )
+
+    # registers and arithmetic
+    NOT_READABLE = (EACCES, "R{reg} !read_ok")
+    FP_READ_ONLY = (EACCES, "frame pointer is read only")
+    PTR_PTR = (EACCES, "R{reg} pointer {op} pointer prohibited")
+    PTR_ALU32 = (EACCES, "R{reg} 32-bit pointer arithmetic prohibited")
+    PTR_MAYBE_NULL = (
+        EACCES,
+        "R{reg} pointer arithmetic on {type} prohibited, null-check it first",
+    )
+    PTR_PROHIBITED = (EACCES, "R{reg} pointer arithmetic on {type} prohibited")
+    SCALAR_MINUS_PTR = (EACCES, "R{reg} tried to subtract pointer from scalar")
+    FP_SUBTRACT = (EACCES, "R{reg} subtraction from stack pointer prohibited")
+    PTR_BITWISE = (EACCES, "R{reg} bitwise operator {op} on pointer prohibited")
+    PTR_OPERATOR = (EACCES, "R{reg} pointer arithmetic with {op} operator prohibited")
+    PTR_MATH = (EINVAL, "math between {type} pointer and {value} is not allowed")
+    PTR_OFFSET = (EINVAL, "{type} pointer offset {off} is not allowed")
+    PTR_UNBOUNDED = (
+        EINVAL,
+        "math between {type} pointer and register with unbounded min value is not allowed",
+    )
+    PTR_OUT_OF_BOUNDS = (EINVAL, "value {value} makes {type} pointer be out of bounds")
+    ARENA_ALU64_MIX = (EINVAL, "same insn cannot be used with and without arena pointer")
+
+    # memory
+    INVALID_MEM = (EACCES, "R{reg} invalid mem access '{type}'")
+    MISALIGNED = (EACCES, "misaligned {what}access off {var_off}+{reg_off}+{off} size {size}")
+    MISALIGNED_ONE = (EACCES, "misaligned {what}access off {var_off}+{off} size {size}")
+    SAME_INSN = (EINVAL, "same insn cannot be used with different pointers")
+    MIN_NEGATIVE = (
+        EACCES,
+        "R{reg} min value is negative, either use unsigned index or do a if (index >=0) check.",
+    )
+    MIN_OUTSIDE = (EACCES, "R{reg} min value is outside of the allowed memory range")
+    MAX_OUTSIDE = (EACCES, "R{reg} max value is outside of the allowed memory range")
+    UNBOUNDED_ACCESS = (
+        EACCES,
+        "R{reg} unbounded memory access, make sure to bounds check any such access",
+    )
+    PACKET_OUTSIDE = (EACCES, "R{reg} offset is outside of the packet")
+    PACKET_END_MARKED = (EINVAL, "R{reg} offset is outside of the packet")
+    PACKET_READ_ONLY = (EACCES, "cannot write into packet")
+    MAP_READ_ONLY = (
+        EACCES,
+        "write into map forbidden, value_size={value_size} off={off} size={size}",
+    )
+    MAP_WRITE_ONLY = (
+        EACCES,
+        "read from map forbidden, value_size={value_size} off={off} size={size}",
+    )
+    CTX_NEGATIVE = (EACCES, "negative offset ctx ptr R{reg} off={off} disallowed")
+    CTX_MODIFIED = (EACCES, "dereference of modified ctx ptr R{reg} off={off} disallowed")
+    CTX_VARIABLE = (EACCES, "variable ctx access var_off={var_off} disallowed")
+    PTR_ARG_NEGATIVE = (EACCES, "negative offset {type} ptr R{reg} off={off} disallowed")
+    PTR_ARG_MODIFIED = (EACCES, "dereference of modified {type} ptr R{reg} off={off} disallowed")
+    PTR_ARG_VARIABLE = (EACCES, "variable {type} access var_off={var_off} disallowed")
+    CTX_ACCESS = (EACCES, "invalid bpf_context access off={off} size={size}")
+    MAP_PTR_NEGATIVE = (EACCES, "R{reg} is {struct} invalid negative access: off={off}")
+    MAP_PTR_WRITE = (EACCES, "only read from {struct} is supported")
+    ATOMIC_STORE_TYPE = (EACCES, "BPF_ATOMIC stores into R{reg} {type} is not allowed")
+    ATOMIC_LOAD_TYPE = (EACCES, "BPF_ATOMIC loads from R{reg} {type} is not allowed")
+
+    # stack
+    STACK_UNBOUNDED = (EACCES, "invalid unbounded variable-offset{how} stack R{reg}")
+    STACK_RANGE = (EACCES, "invalid{how} stack R{reg} off={off} size={size}")
+    STACK_RANGE_ABOVE = (EINVAL, "invalid{how} stack R{reg} off={off} size={size}")
+    STACK_VAR_RANGE = (
+        EACCES,
+        "invalid variable-offset{how} stack R{reg} var_off={var_off} off={off} size={size}",
+    )
+    STACK_VAR_RANGE_ABOVE = (
+        EINVAL,
+        "invalid variable-offset{how} stack R{reg} var_off={var_off} off={off} size={size}",
+    )
+    SPILL_SIZE = (EACCES, "invalid size of register spill")
+    FILL_SIZE = (EACCES, "invalid size of register fill")
+    SPILL_CALLER = (EINVAL, "cannot spill pointers to stack into stack frame of the caller")
+    RETURN_FP = (EINVAL, "cannot return stack pointer to the caller")
+    ZERO_SIZED = (EACCES, "invalid zero-sized read")
+    STACK_DEPTH = (EACCES, "combined stack size of {calls} calls is {size}. Too large")
+    FRAMES_STATIC = (E2BIG, "the call stack of {frames} frames is too deep !")
+
+    # calls
+    CALL_FRAMES = (E2BIG, "the call stack of {frames} frames is too deep")
+    HELPER_INVALID = (EINVAL, "invalid func {name}#{id}")
+    HELPER_PROG_TYPE = (EINVAL, "program of this type cannot use helper {name}#{id}")
+    HELPER_GPL = (EINVAL, "cannot call GPL-restricted function from non-GPL compatible program")
+    HELPER_SLEEPS = (EINVAL, "helper call might sleep in a non-sleepable prog")
+    HELPER_SLEEPS_IN = (EINVAL, "sleepable helper {name}#{id} in {context}")
+    PACKET_ARG = (EACCES, "helper access to the packet is not allowed")
+    ARG_TYPE = (EACCES, "R{reg} type={type} expected={expected}")
+    NO_MAP_FOR_KEY = (EACCES, "invalid map_ptr to access map->key")
+    NO_MAP_FOR_VALUE = (EACCES, "invalid map_ptr to access map->value")
+    SIZE_NEGATIVE = (
+        EACCES,
+        "R{reg} min value is negative, either use unsigned or 'var &= const'",
+    )
+    SIZE_ZERO = (EACCES, "R{reg} invalid zero-sized read: u64=[{umin},{umax}]")
+    SIZE_UNBOUNDED = (
+        EACCES,
+        "R{reg} unbounded memory access, use 'var &= const' or 'if (var < const)'",
+    )
+    MAP_FUNC = (EINVAL, "cannot pass map_type {map_type} into func {name}#{id}")
+    MAP_WRITE = (EACCES, "write into map disallowed")
+    KFUNC_NOT_ALLOWED = (EACCES, "calling kernel function {name} is not allowed")
+    KFUNC_SLEEPS = (EACCES, "program must be sleepable to call sleepable kfunc {name}")
+    KFUNC_SLEEPS_IN = (EACCES, "kernel func {name} is sleepable within {context}")
+    KFUNC_SCALAR = (EINVAL, "R{reg} is not a scalar")
+    KFUNC_NULL = (EACCES, "Possibly NULL pointer passed to trusted arg{arg}")
+    KFUNC_NULL_REG = (EACCES, "Possibly NULL pointer passed to trusted R{reg}")
+    KFUNC_NOT_MAP = (EINVAL, "pointer in R{reg} isn't map pointer")
+    KFUNC_NOT_MAP_REG = (EINVAL, "R{reg} is {type} expected STRUCT bpf_map or map_ptr")
+    KFUNC_STR = (EINVAL, "arg#{arg} doesn't point to a const string")
+    KFUNC_STR_REG = (EINVAL, "R{reg} doesn't point to a const string")
+    KFUNC_MEM_LEN = (
+        EINVAL,
+        "arg#{arg} arg#{len_arg} memory, len pair leads to invalid memory access",
+    )
+    KFUNC_MEM_LEN_REG = (
+        EINVAL,
+        "R{reg} and R{len_reg} memory, len pair leads to invalid memory access",
+    )
+    STR_NOT_READ_ONLY = (EACCES, "R{reg} does not point to a readonly map'")
+    STR_NOT_CONST = (EACCES, "R{reg} is not a constant address'")
+    STR_NO_DIRECT = (EACCES, "no direct value access support for this map type")
+    STR_NOT_TERMINATED = (EINVAL, "string is not zero-terminated")
+
+    # limits
+    TOO_LARGE = (E2BIG, "BPF program is too large. Processed {count} insn")
+    TOO_COMPLEX = (EFAULT, "The sequence of {count} jumps is too complex.")
+    TOO_COMPLEX_E2BIG = (E2BIG, "The sequence of {count} jumps is too complex.")
+    INFINITE_LOOP = (EINVAL, "infinite loop detected at insn {insn}")
+
+    def __init__(self, errno: int, template: str) -> None:
+        self.errno, self.template = errno, template
+
+    @property
+    def slug(self) -> str:
+        """The stable name of the complaint (`Verdict.reason`)."""
+        return self.name.lower()
+
+
+class Reject(Exception):
+    """The program is refused: the reason, its values, and log lines around its message.
+
+    *before* are detail lines that come first in the log; *after* lines follow the message (the
+    last of all is then the closing complaint).
+    """
+
+    def __init__(
+        self,
+        reason: Reason,
+        /,
+        *,
+        before: Sequence[str] = (),
+        after: Sequence[str] = (),
+        **values: object,
+    ) -> None:
+        self.reason = reason
+        self.message = reason.template.format(**values)
+        self.lines = (*before, self.message, *after)
+        super().__init__(self.message)

@@ -8,17 +8,16 @@ interrupt gets through at any insn.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import NoReturn
 
 from bpfvm import flow, isa
 from bpfvm.bits import U64_MAX, u32, u64
-from bpfvm.errors import InternalError, LoadError, RunFault
-from bpfvm.insn import Insn
-from bpfvm.isa import CallKind, InsnDef, Kind, LdKind
+from bpfvm.errors import InternalError, RunFault
+from bpfvm.isa import CallKind, InsnDef, Kind
+from bpfvm.link import call_site, imm64, refused_access
 from bpfvm.memory import view_of
-from bpfvm.proto import Variant
 from bpfvm.runtime import (
     ARENA_GUARD,
     FRAME_SIZE,
@@ -91,8 +90,7 @@ class State:
             offset = addr - arena.kern_vm_start
             if -ARENA_GUARD <= offset < (1 << 32) + ARENA_GUARD:
                 return self._arena_place(pc, size, offset, base, off, write)
-        how = "write" if write else "read"
-        raise RunFault(pc, f"invalid {how} of {size} bytes at {addr:#x}")
+        raise RunFault(pc, refused_access(size, addr, write=write))
 
     def arena_place(self, pc: int, size: int, reg: int, off: int, write: bool) -> Place | None:
         """Return where *size* bytes at arena offset (u32)*reg* + *off* are kept; None, and a
@@ -259,10 +257,10 @@ def _link(xlated: Xlated, machine: Machine) -> Linked:
             raise InternalError(f"insn {slot}: no meaning for opcode {insn.opcode:02x}")
         if row.kind is Kind.LDIMM64:
             if seen:
-                constants[slot] = _imm64(xlated, machine, slot, row)
+                constants[slot] = imm64(xlated, machine, slot, row)
             slot += 1
         elif row.kind is Kind.CALL and row.op is not CallKind.LOCAL and seen:
-            sites[slot] = _call_site(xlated, machine, slot, row)
+            sites[slot] = call_site(xlated, machine, slot, row)
         slot += 1
     arena = machine.arena
     return Linked(
@@ -275,40 +273,6 @@ def _link(xlated: Xlated, machine: Machine) -> Linked:
         arena.kern_vm_start if arena else None,
         arena.user_vm_start if arena else None,
     )
-
-
-def _imm64(xlated: Xlated, machine: Machine, slot: int, row: InsnDef) -> int:
-    """Return what the ldimm64 in *slot* puts into its register."""
-    insns: Sequence[Insn] = xlated.insns
-    low, high = insns[slot].imm, insns[slot + 1].imm
-    match row.op:
-        case LdKind.IMM64:
-            return u32(low) | u32(high) << 32
-        case LdKind.MAP_IDX | LdKind.MAP_IDX_VALUE:
-            if not 0 <= low < len(machine.maps):
-                raise LoadError(f"insn {slot}: no map number {low}")
-            if row.op is LdKind.MAP_IDX:
-                return machine.map_handle(low)
-            return u64(machine.maps[low].value_addr(u32(high)))
-        case _:
-            raise LoadError(f"insn {slot}: not supported: {row.mnemonic}")
-
-
-def _call_site(xlated: Xlated, machine: Machine, slot: int, row: InsnDef) -> CallSite | str:
-    """Return what the helper or kfunc call in *slot* runs, or why there is nothing to run."""
-    if xlated.verified:
-        return xlated.aux[slot].call or "a call that the verifier did not record"
-    program, imm = xlated.program, xlated.insns[slot].imm
-    if row.op is CallKind.HELPER:
-        helper = machine.registry.helpers.get(imm)
-        return CallSite(helper) if helper is not None else f"unknown helper {imm}"
-    if not 0 <= imm < len(program.kfuncs):
-        return f"unknown kfunc {imm}"
-    kfunc = machine.registry.kfuncs.get(program.kfuncs[imm])
-    if kfunc is None:
-        return f"unknown kfunc {program.kfuncs[imm]}"
-    variant = Variant.SLEEPABLE if program.sleepable else Variant.NON_SLEEPABLE
-    return CallSite(kfunc, variant, program.sleepable)
 
 
 class Interpreter:

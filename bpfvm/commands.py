@@ -31,7 +31,7 @@ def run(
         raise BpfError("--budget needs --unverified: a verified program has no budget")
     ctx_bytes = None if ctx is None else _hex(ctx, "--ctx")
     packet = None if data is None else _read(data)
-    obj = open_object(file)
+    obj = open_object(file, live=True)
     report = Report(file)
     progs = report.choose(obj, prog)
     if packet is not None and not any(PROG_TYPES[p.program.prog_type].packet for p in progs):
@@ -100,7 +100,7 @@ def _complaint(verdict: Verdict) -> str:
 
 def verify(file: str, prog: str | None, log_level: str, kernel: str) -> int:
     """`bpfvm verify`: print each program's log and verdict."""
-    obj = open_object(file)
+    obj = open_object(file, live=True)
     report = Report(file)
     for p in report.choose(obj, prog):
         try:
@@ -122,8 +122,10 @@ def disasm(file: str, prog: str | None) -> int:
     """`bpfvm disasm`: print programs as assembly text."""
     obj = open_object(file)
     report = Report(file)
-    for p in report.choose(obj, prog):
-        print(disassemble(p.program))
+    progs = report.choose(obj, prog)
+    what = obj.file if prog is None else progs[0].program if progs else None
+    if what is not None:
+        print(disassemble(what, vm.HELPER_IDS), end="")
     return report.exit
 
 

@@ -26,14 +26,17 @@ def errno_name(number: int) -> str:
     return {524: "ENOTSUPP"}.get(number) or errno.errorcode.get(number, str(number))
 
 
-def open_object(file: str) -> vm.Object:
-    """Return the object in *file*.
+def open_object(file: str, *, live: bool = False) -> vm.Object:
+    """Return the object in *file*; *live*: with its maps created.
 
     Raises:
         BpfError: its text begins with the file's name.
     """
     try:
-        return vm.open(file)
+        obj = vm.open(file)
+        if live:
+            _ = obj.machine
+        return obj
     except BpfError as error:
         raise BpfError(_placed(file, str(error))) from None
 

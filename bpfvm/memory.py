@@ -19,6 +19,7 @@ from typing import Protocol
 from bpfvm.errors import BpfError, InternalError
 
 __all__ = [
+    "PAGE_SIZE",
     "AddressSpace",
     "ArenaMemory",
     "Region",
@@ -26,6 +27,9 @@ __all__ = [
     "Window",
     "map_memory",
 ]
+
+#: Bytes of an arena page, whatever the host's own pages are.
+PAGE_SIZE = 4096
 
 
 @unique

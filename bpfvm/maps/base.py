@@ -247,17 +247,23 @@ class MapTypes:
         Raises:
             MapError: the type is unknown or not supported, or its own checks fail.
         """
+        return self._class_of(defn)(defn, space)
+
+    def check(self, defn: MapDef) -> None:
+        """Raise `MapError` where `create` would find fault with *defn*."""
+        self._class_of(defn).check(defn)
+
+    def _class_of(self, defn: MapDef) -> type[Map]:
         try:
-            cls = self.types[MapType(defn.map_type)]
+            return self.types[MapType(defn.map_type)]
         except (KeyError, ValueError):
             try:
                 name = MapType(defn.map_type).name.lower()
             except ValueError:
                 name = "unknown"
             raise MapError(
-                f"map {defn.name}: map type {defn.map_type} ({name}) is not supported", EINVAL
+                f"map {defn.name}: map type {defn.map_type} ({name}) is not supported", 22
             ) from None
-        return cls(defn, space)
 
     def traits(self, defn: MapDef) -> MapTraits:
         """Return the traits of *defn*'s type."""

@@ -262,7 +262,7 @@ class MapTypes:
             except ValueError:
                 name = "unknown"
             raise MapError(
-                f"map {defn.name}: map type {defn.map_type} ({name}) is not supported", 22
+                f"map {defn.name}: map type {defn.map_type} ({name}) is not supported", EINVAL
             ) from None
 
     def traits(self, defn: MapDef) -> MapTraits:

@@ -235,9 +235,10 @@ def _lsh(width: int, dst: Scalar, src: Scalar) -> Scalar:
     umin, umax = dst.umin << k, dst.umax << k
     if dst.umax > 1 << 63 - k:
         umin, umax = 0, U64_MAX
-    # A shift by 32 (then right again: how compilers sign-extend) keeps the order of the low half.
-    smin = dst.s32_min << 32 if k == 32 and dst.s32_min >= 0 else S64_MIN
-    smax = dst.s32_max << 32 if k == 32 and dst.s32_max >= 0 else S64_MAX
+    smin, smax = S64_MIN, S64_MAX
+    if k == 32:
+        # Compilers sign-extend by this and a shift back; the low half keeps its order.
+        smin, smax = dst.s32_min << 32, dst.s32_max << 32
     return _finish(64, t, (smin, smax, umin, umax), low)
 
 

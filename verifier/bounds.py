@@ -235,6 +235,11 @@ def _low_by_wide(s: Scalar) -> Scalar:
     a, b = s32_min & U32_MAX, s32_max & U32_MAX
     if a <= b:
         u32_min, u32_max = max(u32_min, a), min(u32_max, b)
+    elif u32_max < a:
+        # The signed range is [a, top] and [0, b] read as unsigned; only the second is left.
+        s32_min, u32_max = (u32_min ^ _S32) - _S32, min(u32_max, b)
+    elif b < u32_min:
+        s32_max, u32_min = (u32_max ^ _S32) - _S32, max(u32_min, a)
     if s[6:] == (s32_min, s32_max, u32_min, u32_max):
         return s
     return Scalar(value, mask, smin, smax, umin, umax, s32_min, s32_max, u32_min, u32_max)
@@ -249,8 +254,7 @@ def _by_other_sign(s: Scalar) -> Scalar:
     a, b = smin & U64_MAX, smax & U64_MAX
     if a <= b:
         umin, umax = max(umin, a), min(umax, b)
-    elif umax < a:
-        # The signed range is [a, top] and [0, b] read as unsigned; only the second is left.
+    elif umax < a:  # as for 32 bits
         smin, umax = (umin ^ _S64) - _S64, min(umax, b)
     elif b < umin:
         smax, umin = (umax ^ _S64) - _S64, max(umin, a)

@@ -56,9 +56,8 @@ _ANNOTATION = re.compile(r"\s<[\w.$]+(\+0x[0-9a-f]+)?>\s*$")
 _DIRECTIVE = re.compile(r"\s*(\.\w+)")
 _OBJDUMP_TITLE = re.compile(r"^(\S.*:\tfile format |Disassembly of section )")
 #: What `clang -S` prints besides insns and labels; it says nothing that we need.
-_IGNORED = frozenset(
-    ".addrsig .addrsig_sym .align .cfi_endproc .cfi_sections .cfi_startproc .file .globl .global"
-    " .ident .loc .local .p2align .size .text .type .weak".split()
+_IGNORED = re.compile(
+    r"\.(addrsig(_sym)?|cfi_\w+|file|globa?l|hidden|ident|loc|local|(p2)?align|size|text|type|weak)$"
 )
 
 
@@ -130,7 +129,7 @@ class _Assembler:
             text = _blank(text, label.end())
         directive = _DIRECTIVE.match(text)
         if directive:
-            if directive[1] not in _IGNORED:
+            if not _IGNORED.match(directive[1]):
                 self.directive(place, text)
             return
         self.statement(place, text)
@@ -219,7 +218,7 @@ class _Assembler:
             words.fail(f"duplicate program {name}", words.col)
         chunk = _Chunk(name, words.place)
         chunk.prog_type = words.text("type") or DEFAULT_PROG_TYPE
-        if PROG_TYPES and chunk.prog_type not in PROG_TYPES:
+        if chunk.prog_type not in PROG_TYPES:
             known = " ".join(PROG_TYPES)
             words.fail(f"unknown program type {chunk.prog_type}: expected {known}", words.col)
         if words.flag("sleepable"):
@@ -374,8 +373,7 @@ class _Linker:
         for base, part in self.chunks:
             for slot, opened in enumerate(part.slots):
                 insns.append(self.resolve(part, base, slot, opened))
-        prog_type = PROG_TYPES.get(chunk.prog_type)
-        must_sleep = prog_type is not None and prog_type.sleepable is Sleepable.MUST
+        must_sleep = PROG_TYPES[chunk.prog_type].sleepable is Sleepable.MUST
         return Program(
             chunk.name,
             tuple(insns),

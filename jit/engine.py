@@ -36,7 +36,7 @@ class _Program:
         self._lowered = lower(xlated, arena=machine.arena is not None)
         self._pool = _pool(self._lowered, xlated, machine)
         self._handlers = [bind(site, xlated, machine) for site in self._lowered.sites]
-        self._code = llvm.load_object(llvm.compile_object(self._lowered.text, pipeline))
+        self._code = llvm.Code(llvm.compile_object(self._lowered.text, pipeline))
         self._main = _MAIN(self._code.address("bpf_main"))
 
     def run(self, run: RunContext, r1: int, r2: int = 0) -> int:

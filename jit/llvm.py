@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum, unique
 from functools import cache
 from typing import Any
@@ -11,7 +13,7 @@ import llvmlite.binding as llvm
 
 from bpfvm.errors import InternalError
 
-__all__ = ["Code", "Pipeline", "compile_object", "load_object", "native_text", "optimized_text"]
+__all__ = ["Code", "Pipeline", "code_bytes", "compile_object", "native_text", "optimized_text"]
 
 
 @unique
@@ -51,42 +53,55 @@ def _shared_machine(level: int) -> Any:  # noqa: ANN401
     return _target_machine(level)
 
 
-def _optimize(text: str, pipeline: Pipeline) -> tuple[Any, Any]:
+@contextmanager
+def _optimized(text: str, pipeline: Pipeline) -> Iterator[tuple[Any, Any]]:
+    """Give the module that *text* becomes, and the target machine it is for.
+
+    Contexts and modules are closed here in their order: left to the garbage collector, a context
+    may go before its module, which crashes.
+    """
     machine = _shared_machine(pipeline.codegen)
-    try:
-        module = llvm.parse_assembly(text, llvm.create_context())
-    except RuntimeError as e:
-        raise InternalError(f"LLVM refuses what we lowered: {e}") from e
+    with llvm.create_context() as context:
+        try:
+            module = llvm.parse_assembly(text, context)
+        except RuntimeError as e:
+            raise InternalError(f"LLVM refuses what we lowered: {e}") from e
+        with module:
+            _run_passes(module, machine, pipeline)
+            yield module, machine
+
+
+def _run_passes(module: Any, machine: Any, pipeline: Pipeline) -> None:  # noqa: ANN401
     tuning = llvm.create_pipeline_tuning_options(speed_level=2)
     # Of scalar code they make slower code that takes longer to compile (performance.md).
     tuning.loop_vectorization = tuning.slp_vectorization = False
     builder = llvm.create_pass_builder(machine, tuning)
     if pipeline.passes == "O2":
         builder.getModulePassManager().run(module, builder)
-    else:
-        passes = llvm.create_new_function_pass_manager()
-        passes.add_sroa_pass()
-        for function in module.functions:
-            if not function.is_declaration:
-                passes.run(function, builder)
-    return module, machine
+        return
+    passes = llvm.create_new_function_pass_manager()
+    passes.add_sroa_pass()
+    for function in module.functions:
+        if not function.is_declaration:
+            passes.run(function, builder)
 
 
 def optimized_text(text: str, pipeline: Pipeline) -> str:
     """Return the LLVM IR after the passes of *pipeline*."""
-    return str(_optimize(text, pipeline)[0])
+    with _optimized(text, pipeline) as (module, _):
+        return str(module)
 
 
 def native_text(text: str, pipeline: Pipeline) -> str:
     """Return the assembly of the code that *text* becomes."""
-    module, machine = _optimize(text, pipeline)
-    return str(machine.emit_assembly(module))
+    with _optimized(text, pipeline) as (module, machine):
+        return str(machine.emit_assembly(module))
 
 
 def compile_object(text: str, pipeline: Pipeline) -> bytes:
     """Return the object file that *text* becomes on this host."""
-    module, machine = _optimize(text, pipeline)
-    return bytes(machine.emit_object(module))
+    with _optimized(text, pipeline) as (module, machine):
+        return bytes(machine.emit_object(module))
 
 
 def code_bytes(image: bytes) -> bytes:
@@ -95,24 +110,27 @@ def code_bytes(image: bytes) -> bytes:
     return b"".join(bytes(section.data()) for section in sections if section.is_text())
 
 
-@dataclass(frozen=True, slots=True)
 class Code:
-    """Loaded code; its addresses are good while this object is alive."""
+    """An object file in executable memory; its addresses are good while this object is alive."""
 
-    engine: Any
+    def __init__(self, image: bytes) -> None:
+        context = llvm.create_context()
+        self._engine = llvm.create_mcjit_compiler(
+            llvm.parse_assembly("", context), _target_machine(1)
+        )
+        # The finalizer holds both, so they never die in an order that the collector picks.
+        weakref.finalize(self, _unload, self._engine, context).atexit = False
+        self._engine.add_object_file(llvm.ObjectFileRef.from_data(image))
+        self._engine.finalize_object()
 
     def address(self, name: str) -> int:
         """Return the address of function *name*."""
-        found = int(self.engine.get_function_address(name))
+        found = int(self._engine.get_function_address(name))
         if not found:
             raise InternalError(f"compiled code has no function {name}")
         return found
 
 
-def load_object(image: bytes) -> Code:
-    """Load an object file into executable memory."""
-    empty = llvm.parse_assembly("", llvm.create_context())
-    engine = llvm.create_mcjit_compiler(empty, _target_machine(1))
-    engine.add_object_file(llvm.ObjectFileRef.from_data(image))
-    engine.finalize_object()
-    return Code(engine)
+def _unload(engine: Any, context: Any) -> None:  # noqa: ANN401
+    engine.close()
+    context.close()

@@ -1,8 +1,9 @@
 """Insn -> LLVM IR: one function per subprog, one LLVM block per basic block of BPF.
 
 Registers are allocas that SROA turns into SSA values. `@sub_N` is the subprog that starts in
-slot N; it gets the run state, the number of its frame and r1..r5. A function holds every slot
-that can be reached from its entry, wherever it lies: the sandbox lets subprogs share code.
+slot N; it gets the run state, the number of its frame, and r0..r5 (the sandbox lets it see r0). A
+function holds every slot that can be reached from its entry, wherever it lies: the sandbox lets
+subprogs share code.
 
 The text holds no addresses. Where a run must end early the function stores why and returns;
 every caller looks at STOP after a call.
@@ -59,7 +60,7 @@ define internal i64 @call_out(ptr %s, i64 %site) noinline nounwind {{
 """
 _ENTRY = """
 define i64 @bpf_main(ptr %s, i64 %r1, i64 %r2) nounwind {
-  %r0 = call i64 @sub_0(ptr %s, i64 0, i64 %r1, i64 %r2, i64 0, i64 0, i64 0)
+  %r0 = call i64 @sub_0(ptr %s, i64 0, i64 0, i64 %r1, i64 %r2, i64 0, i64 0, i64 0)
   ret i64 %r0
 }
 """
@@ -193,10 +194,10 @@ class _Function:
             self._block(block)
         head = [
             f"\ndefine internal i64 @sub_{self.entry}(ptr %s, i64 %frame,"
-            " i64 %a1, i64 %a2, i64 %a3, i64 %a4, i64 %a5) nounwind {",
+            " i64 %a0, i64 %a1, i64 %a2, i64 %a3, i64 %a4, i64 %a5) nounwind {",
             "entry:",
             *(f"  %r{i} = alloca i64" for i in range(_FP)),
-            *(f"  store i64 {f'%a{i}' if 1 <= i <= 5 else '0'}, ptr %r{i}" for i in range(_FP)),
+            *(f"  store i64 {f'%a{i}' if i <= 5 else '0'}, ptr %r{i}" for i in range(_FP)),
         ]
         # The entry is written last: it loads just those words of the state that are used.
         setup = self._stack() + (self._loops() if self.uses_may_goto else [])
@@ -451,7 +452,8 @@ class _Function:
         fn.stop_at(Trap(slot, f"call stack deeper than {MAX_FRAMES} frames"))
         fn.label(go)
         fn.do(f"store i64 {slot}, ptr {fn.word(Word.CALLER, '%frame')}")
-        args = ", ".join(f"i64 {self._get(i)}" for i in range(1, 6))
+        first = "0" if self.xlated.verified else self._get(0)
+        args = ", ".join(f"i64 {value}" for value in (first, *map(self._get, range(1, 6))))
         result = fn.value(f"call i64 @sub_{callee}(ptr %s, i64 {frame}, {args})")
         fn.check_stop()
         self._returned(result)

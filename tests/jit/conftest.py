@@ -93,7 +93,7 @@ class Pair:
     jit: Executable
     last: list[RunContext] = field(default_factory=list)
 
-    def __call__(self, r1: int = 0, r2: int = 0, **context: Any) -> Outcome:
+    def __call__(self, r1: int = 0, r2: int = 0, **context: object) -> Outcome:
         before = self.rig.save()
         expected = self.rig.run(self.interp, self.xlated, r1, r2, **context)
         self.rig.restore(before)
@@ -127,7 +127,7 @@ class Rig:
         verified: bool = False,
         calls: dict[int, FuncProto] | None = None,
         access: RegionKind | None = RegionKind.MEM,
-        **program: Any,
+        **program: object,
     ) -> Xlated:
         made = Program("test", tuple(insns), "xdp", find_subprogs(insns), **program)
         if not verified:
@@ -139,7 +139,7 @@ class Rig:
         )
         return replace(unverified(made), aux=aux, verified=True)
 
-    def pair(self, insns: Sequence[Insn], **fields: Any) -> Pair:
+    def pair(self, insns: Sequence[Insn], **fields: object) -> Pair:
         return self.link(self.xlated(insns, **fields))
 
     def link(self, xlated: Xlated) -> Pair:
@@ -148,12 +148,12 @@ class Rig:
             self, xlated, Interpreter().link(xlated, machine), self.jit.link(xlated, machine)
         )
 
-    def context(self, xlated: Xlated, **fields: Any) -> RunContext:
+    def context(self, xlated: Xlated, **fields: object) -> RunContext:
         top = self.stack.base + self.stack.size
         return RunContext(self.machine, xlated.program, top, **fields)
 
     def run(
-        self, executable: Executable, xlated: Xlated, r1: int, r2: int, **context: Any
+        self, executable: Executable, xlated: Xlated, r1: int, r2: int, **context: object
     ) -> Outcome:
         if not xlated.verified:
             context.setdefault("budget", 100_000)

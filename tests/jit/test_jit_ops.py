@@ -39,13 +39,9 @@ def named(row: isa.InsnDef) -> str:
 
 
 @both_modes
-@pytest.mark.parametrize(
-    "row", rows(Kind.ALU, Kind.MOV, Kind.MOVSX, is_reg=True), ids=named
-)
+@pytest.mark.parametrize("row", rows(Kind.ALU, Kind.MOV, Kind.MOVSX, is_reg=True), ids=named)
 def test_register_operands(rig: Rig, op: Op, row: isa.InsnDef, verified: bool) -> None:
-    run = rig.pair(
-        [op("mov_reg", 0, 1), op(row.mnemonic, 0, 2), op("exit")], verified=verified
-    )
+    run = rig.pair([op("mov_reg", 0, 1), op(row.mnemonic, 0, 2), op("exit")], verified=verified)
     results = {run(x, y).r0 for x in VALUES for y in VALUES}
     assert len(results) > 10
 

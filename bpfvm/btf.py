@@ -1,0 +1,453 @@
+"""BTF and BTF.ext: the types, function and line info that clang puts into an object.
+
+The parser is strict and bounded: every offset, id and count is checked, chains of types have an
+end, and no work depends on more than the bytes that are there. Formats: Linux
+Documentation/bpf/btf.rst.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import IntEnum, unique
+from functools import cached_property
+
+from bpfvm.elf import text_at
+from bpfvm.errors import LoadError
+from bpfvm.program import Linkage, Param
+
+__all__ = ["Btf", "BtfExt", "BtfKind", "BtfType", "CoreReloc", "FuncInfo", "LineRecord", "VarInfo"]
+
+_MAGIC, _VERSION = 0xEB9F, 1
+_HEADER = struct.Struct("<HBBIIIII")
+_EXT_HEADER = struct.Struct("<HBBIIIII")
+_TYPE = struct.Struct("<III")
+_VLEN_MASK = 0xFFFF
+_POINTER_SIZE = 8
+#: How many modifiers, typedefs, pointers and array levels may follow one another (as in libbpf).
+_MAX_DEPTH = 32
+#: Source lines are shown cut off there.
+_MAX_LINE = 1024
+
+
+@unique
+class BtfKind(IntEnum):
+    """BTF_KIND_*."""
+
+    VOID = 0
+    INT = 1
+    PTR = 2
+    ARRAY = 3
+    STRUCT = 4
+    UNION = 5
+    ENUM = 6
+    FWD = 7
+    TYPEDEF = 8
+    VOLATILE = 9
+    CONST = 10
+    RESTRICT = 11
+    FUNC = 12
+    FUNC_PROTO = 13
+    VAR = 14
+    DATASEC = 15
+    FLOAT = 16
+    DECL_TAG = 17
+    TYPE_TAG = 18
+    ENUM64 = 19
+
+
+#: What follows the three words of a type: one record, or one for each of its vlen members.
+_ONE = {
+    BtfKind.INT: struct.Struct("<I"),
+    BtfKind.ARRAY: struct.Struct("<III"),  # element type, index type, element count
+    BtfKind.VAR: struct.Struct("<I"),  # linkage
+    BtfKind.DECL_TAG: struct.Struct("<i"),  # component index
+}
+_EACH = {
+    BtfKind.STRUCT: struct.Struct("<III"),  # name, type, offset
+    BtfKind.UNION: struct.Struct("<III"),
+    BtfKind.ENUM: struct.Struct("<Ii"),  # name, value
+    BtfKind.FUNC_PROTO: struct.Struct("<II"),  # name, type
+    BtfKind.DATASEC: struct.Struct("<III"),  # type, offset, size
+    BtfKind.ENUM64: struct.Struct("<III"),  # name, low half, high half
+}
+#: Types that only qualify the type they refer to.
+_MODIFIERS = frozenset(
+    {BtfKind.TYPEDEF, BtfKind.VOLATILE, BtfKind.CONST, BtfKind.RESTRICT, BtfKind.TYPE_TAG}
+)
+_SIZED = frozenset(
+    {
+        BtfKind.INT,
+        BtfKind.STRUCT,
+        BtfKind.UNION,
+        BtfKind.ENUM,
+        BtfKind.FLOAT,
+        BtfKind.DATASEC,
+        BtfKind.ENUM64,
+    }
+)
+_C_TAG = {
+    BtfKind.STRUCT: "struct",
+    BtfKind.UNION: "union",
+    BtfKind.ENUM: "enum",
+    BtfKind.ENUM64: "enum",
+    BtfKind.FWD: "struct",
+}
+_C_QUALIFIER = {
+    BtfKind.VOLATILE: "volatile",
+    BtfKind.CONST: "const",
+    BtfKind.RESTRICT: "restrict",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BtfType:
+    """One type: *ref* is its size or the id it refers to, *extra* the records behind it."""
+
+    id: int
+    kind: BtfKind
+    name: str
+    vlen: int
+    ref: int
+    extra: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class VarInfo:
+    """A variable or function of a DATASEC."""
+
+    name: str
+    kind: BtfKind
+    type_id: int
+    linkage: int
+
+    STATIC, GLOBAL, EXTERN = 0, 1, 2
+
+
+class Btf:
+    """The types of one `.BTF` section.
+
+    Raises:
+        LoadError: the section is damaged.
+    """
+
+    def __init__(self, data: memoryview, origin: str) -> None:
+        self.origin = f"{origin}: .BTF"
+        types, self._strings = self._split(data)
+        self.types = (BtfType(0, BtfKind.VOID, "void", 0, 0), *self._types(types))
+
+    def _split(self, data: memoryview) -> tuple[memoryview, memoryview]:
+        if len(data) < _HEADER.size:
+            raise self._error(f"truncated header: {len(data)} of {_HEADER.size} bytes")
+        header = _HEADER.unpack_from(data)
+        magic, version, _flags, hdr_len, type_off, type_len, str_off, str_len = header
+        if magic != _MAGIC or version != _VERSION:
+            raise self._error(f"bad magic {magic:#06x} or version {version}")
+        if not _HEADER.size <= hdr_len <= len(data):
+            raise self._error(f"bad header length {hdr_len:#x}")
+        body = data[hdr_len:]
+        for what, off, size in (("types", type_off, type_len), ("strings", str_off, str_len)):
+            if off + size > len(body):
+                raise self._error(
+                    f"{what}: {size:#x} bytes at {off:#x} end past {len(body):#x} bytes"
+                )
+        strings = body[str_off : str_off + str_len]
+        if not strings or strings[0] or strings[-1]:
+            raise self._error("string section does not start and end with NUL")
+        return body[type_off : type_off + type_len], strings
+
+    def _types(self, data: memoryview) -> Iterator[BtfType]:
+        at, type_id = 0, 1
+        while at < len(data):
+            if at + _TYPE.size > len(data):
+                raise self._error(f"type {type_id}: truncated")
+            name_off, info, ref = _TYPE.unpack_from(data, at)
+            at += _TYPE.size
+            number, vlen = info >> 24 & 0x1F, info & _VLEN_MASK
+            try:
+                kind = BtfKind(number)
+            except ValueError:
+                raise self._error(f"type {type_id}: unknown kind {number}") from None
+            if kind is BtfKind.VOID:
+                raise self._error(f"type {type_id}: unknown kind 0")
+            record, count = (_ONE[kind], 1) if kind in _ONE else (_EACH.get(kind), vlen)
+            extra: tuple[tuple[int, ...], ...] = ()
+            if record is not None:
+                size = record.size * count
+                if at + size > len(data):
+                    raise self._error(f"type {type_id}: {vlen} members end past the types")
+                extra = tuple(record.iter_unpack(data[at : at + size]))
+                at += size
+            yield BtfType(type_id, kind, self.string(name_off), vlen, ref, extra)
+            type_id += 1
+
+    def _error(self, message: str) -> LoadError:
+        return LoadError(f"{self.origin}: {message}")
+
+    def string(self, offset: int) -> str:
+        """Return the name at *offset* of the string section."""
+        name = text_at(self._strings, offset)
+        if name is None:
+            raise self._error(f"bad string offset {offset:#x}")
+        return name
+
+    def line_text(self, offset: int) -> str:
+        """Return the source line at *offset* of the string section, cut off if it is very long."""
+        if not 0 <= offset < len(self._strings):
+            raise self._error(f"bad string offset {offset:#x}")
+        window = bytes(self._strings[offset : offset + _MAX_LINE])
+        return window.split(b"\0", 1)[0].decode("utf-8", "replace")
+
+    # -- following types ----------------------------------------------------------------------
+
+    def type(self, type_id: int) -> BtfType:
+        """Return type *type_id*.
+
+        Raises:
+            LoadError: there is none.
+        """
+        if not 0 <= type_id < len(self.types):
+            raise self._error(f"type {type_id} of {len(self.types)}")
+        return self.types[type_id]
+
+    def _chain(self, type_id: int) -> Iterator[BtfType]:
+        """Yield the type and what its modifiers refer to, down to the first that is none."""
+        for _ in range(_MAX_DEPTH):
+            found = self.type(type_id)
+            yield found
+            if found.kind not in _MODIFIERS:
+                return
+            type_id = found.ref
+        raise self._error(f"type {type_id}: types refer to one another without end")
+
+    def resolve(self, type_id: int) -> BtfType:
+        """Return the type behind typedefs, qualifiers and type tags."""
+        return list(self._chain(type_id))[-1]
+
+    def tags(self, type_id: int) -> frozenset[str]:
+        """Return the type tags on the type and, of a pointer, on what it points to."""
+        tags: set[str] = set()
+        last = None
+        for last in self._chain(type_id):
+            if last.kind is BtfKind.TYPE_TAG:
+                tags.add(last.name)
+        if last is not None and last.kind is BtfKind.PTR:
+            tags.update(t.name for t in self._chain(last.ref) if t.kind is BtfKind.TYPE_TAG)
+        return frozenset(tags)
+
+    def size_of(self, type_id: int) -> int:
+        """Return the size of a value of the type in bytes.
+
+        Raises:
+            LoadError: it has none (void, a function), or the types are damaged.
+        """
+        count = 1
+        for _ in range(_MAX_DEPTH):
+            found = self.resolve(type_id)
+            if found.kind is BtfKind.PTR:
+                return count * _POINTER_SIZE
+            if found.kind in _SIZED:
+                return count * found.ref
+            if found.kind is not BtfKind.ARRAY:
+                break
+            type_id, _index, nelems = found.extra[0]
+            count *= nelems
+        raise self._error(f"type {type_id}: it has no size")
+
+    def spelling(self, type_id: int) -> str:
+        """Return the type as C spells it, about."""
+        stars = ""
+        words: list[str] = []
+        for _ in range(_MAX_DEPTH):
+            found = self.type(type_id)
+            if found.kind is BtfKind.PTR:
+                stars = "*" + "".join(f"{w} " for w in words) + stars
+                words = []
+            elif found.kind in _C_QUALIFIER:
+                words.append(_C_QUALIFIER[found.kind])
+            elif found.kind is not BtfKind.TYPE_TAG:
+                tag = _C_TAG.get(found.kind)
+                name = f"{tag} {found.name or '(anon)'}" if tag else found.name or "?"
+                return " ".join([*words, name]) + (f" {stars.rstrip()}" if stars else "")
+            type_id = found.ref
+        raise self._error(f"type {type_id}: types refer to one another without end")
+
+    # -- what the loader asks -----------------------------------------------------------------
+
+    @cached_property
+    def datasecs(self) -> Mapping[str, tuple[VarInfo, ...]]:
+        """The variables and functions of each section, by section name."""
+        return {t.name: tuple(self._vars(t)) for t in self.types if t.kind is BtfKind.DATASEC}
+
+    def _vars(self, datasec: BtfType) -> Iterator[VarInfo]:
+        for type_id, _offset, _size in datasec.extra:
+            var = self.type(type_id)
+            if var.kind is BtfKind.VAR:
+                yield VarInfo(var.name, var.kind, var.ref, var.extra[0][0])
+            elif var.kind is BtfKind.FUNC:
+                yield VarInfo(var.name, var.kind, var.ref, var.vlen)
+            else:
+                raise self._error(f"type {type_id}: {var.kind.name} in section {datasec.name}")
+
+    @cached_property
+    def _decl_tags(self) -> Mapping[tuple[int, int], frozenset[str]]:
+        tags: dict[tuple[int, int], set[str]] = {}
+        for t in self.types:
+            if t.kind is BtfKind.DECL_TAG:
+                tags.setdefault((t.ref, t.extra[0][0]), set()).add(t.name)
+        return {key: frozenset(names) for key, names in tags.items()}
+
+    def func_linkage(self, func: BtfType) -> Linkage:
+        """Return the linkage of a FUNC."""
+        return Linkage.GLOBAL if func.vlen == VarInfo.GLOBAL else Linkage.STATIC
+
+    def func(self, type_id: int) -> BtfType:
+        """Return the FUNC *type_id*.
+
+        Raises:
+            LoadError: it is none.
+        """
+        func = self.type(type_id)
+        if func.kind is not BtfKind.FUNC:
+            raise self._error(f"type {type_id}: {func.kind.name} where FUNC was expected")
+        return func
+
+    def signature(self, func: BtfType) -> tuple[tuple[Param, ...], Param | None]:
+        """Return the parameters of a FUNC and its return value (None: void)."""
+        proto = self.type(func.ref)
+        if proto.kind is not BtfKind.FUNC_PROTO:
+            raise self._error(f"type {func.id}: function {func.name} without a prototype")
+        params = tuple(
+            self._param(self.string(name_off), type_id, self._decl_tags.get((func.id, i)))
+            for i, (name_off, type_id) in enumerate(proto.extra)
+        )
+        if self.resolve(proto.ref).kind is BtfKind.VOID:
+            return params, None
+        return params, self._param("", proto.ref, None)
+
+    def _param(self, name: str, type_id: int, decl_tags: frozenset[str] | None) -> Param:
+        found = self.resolve(type_id)
+        if found.kind is BtfKind.VOID:  # the "..." of a variadic function
+            return Param(name, "...")
+        is_pointer = found.kind is BtfKind.PTR
+        pointee = self.resolve(found.ref) if is_pointer else None
+        return Param(
+            name,
+            self.spelling(type_id),
+            self.size_of(type_id),
+            is_pointer,
+            self.tags(type_id) | (decl_tags or frozenset()),
+            self.size_of(pointee.id) if pointee and self._has_size(pointee) else 0,
+        )
+
+    def _has_size(self, found: BtfType) -> bool:
+        return found.kind in _SIZED or found.kind in (BtfKind.PTR, BtfKind.ARRAY)
+
+
+def _insn_off(record: tuple[int, ...]) -> int:
+    return record[0]
+
+
+@dataclass(frozen=True, slots=True)
+class FuncInfo:
+    """The FUNC *type_id* starts at byte *insn_off* of its section."""
+
+    insn_off: int
+    type_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class LineRecord:
+    """The source line of the insn at byte *insn_off*; file and text are string offsets."""
+
+    insn_off: int
+    file_off: int
+    line_off: int
+    line_col: int
+
+    @property
+    def line(self) -> int:
+        """The line number."""
+        return self.line_col >> 10
+
+    @property
+    def col(self) -> int:
+        """The column."""
+        return self.line_col & 0x3FF
+
+
+@dataclass(frozen=True, slots=True)
+class CoreReloc:
+    """A CO-RE relocation of the insn at byte *insn_off*."""
+
+    insn_off: int
+    type_id: int
+    access_off: int
+    kind: int
+
+
+class BtfExt:
+    """The info of one `.BTF.ext` section, each kind by section name in the order of insns.
+
+    Raises:
+        LoadError: the section is damaged.
+    """
+
+    def __init__(self, data: memoryview, btf: Btf, origin: str) -> None:
+        self.origin = f"{origin}: .BTF.ext"
+        self._btf = btf
+        if len(data) < _EXT_HEADER.size:
+            raise self._error(f"truncated header: {len(data)} of {_EXT_HEADER.size} bytes")
+        header = _EXT_HEADER.unpack_from(data)
+        magic, version, _flags, hdr_len, func_off, func_len, line_off, line_len = header
+        if magic != _MAGIC or version != _VERSION:
+            raise self._error(f"bad magic {magic:#06x} or version {version}")
+        if not _EXT_HEADER.size <= hdr_len <= len(data):
+            raise self._error(f"bad header length {hdr_len:#x}")
+        core_off, core_len = 0, 0
+        if hdr_len >= _EXT_HEADER.size + 8:
+            core_off, core_len = struct.unpack_from("<II", data, _EXT_HEADER.size)
+        body = data[hdr_len:]
+        self.funcs = {
+            sec: tuple(FuncInfo(*r) for r in sorted(records, key=_insn_off))
+            for sec, records in self._info(body, "func_info", func_off, func_len, 2)
+        }
+        self.lines = {
+            sec: tuple(LineRecord(*r) for r in sorted(records, key=_insn_off))
+            for sec, records in self._info(body, "line_info", line_off, line_len, 4)
+        }
+        self.core = {
+            sec: tuple(CoreReloc(*r) for r in sorted(records, key=_insn_off))
+            for sec, records in self._info(body, "core_relo", core_off, core_len, 4)
+        }
+
+    def _error(self, message: str) -> LoadError:
+        return LoadError(f"{self.origin}: {message}")
+
+    def _info(
+        self, body: memoryview, what: str, off: int, size: int, words: int
+    ) -> Iterator[tuple[str, list[tuple[int, ...]]]]:
+        """Yield the records of one kind of info by section: their first *words* words."""
+        if not size:
+            return
+        if off + size > len(body) or size < 4:
+            raise self._error(f"{what}: {size:#x} bytes at {off:#x} end past {len(body):#x} bytes")
+        data = body[off : off + size]
+        (rec_size,) = struct.unpack_from("<I", data)
+        if rec_size < 4 * words or rec_size % 4 or rec_size > size:
+            raise self._error(f"{what}: records of {rec_size} bytes")
+        record = struct.Struct(f"<{words}I{rec_size - 4 * words}x")
+        at = 4
+        while at < len(data):
+            if at + 8 > len(data):
+                raise self._error(f"{what}: truncated at {at:#x}")
+            name_off, count = struct.unpack_from("<II", data, at)
+            at += 8
+            if not count or at + count * rec_size > len(data):
+                raise self._error(f"{what}: {count} records at {at:#x} of {len(data):#x} bytes")
+            yield (
+                self._btf.string(name_off),
+                list(record.iter_unpack(data[at : at + count * rec_size])),
+            )
+            at += count * rec_size

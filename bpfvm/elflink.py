@@ -1,0 +1,360 @@
+"""Links the programs of an ELF object, as libbpf does: relocations, and subprogs of `.text`
+copied behind each program that calls them. One program's error is that program's alone.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum, unique
+from typing import TypeVar
+
+from bpfvm import isa
+from bpfvm.bits import s32
+from bpfvm.btf import Btf, BtfExt, BtfKind, CoreReloc, FuncInfo, LineRecord
+from bpfvm.context import match_section
+from bpfvm.elf import Elf, Reloc, Section, Symbol
+from bpfvm.elfmaps import ObjectMaps
+from bpfvm.errors import LoadError
+from bpfvm.insn import MAX_INSNS, SLOT, Insn, decode
+from bpfvm.isa import CallKind, Kind, LdKind
+from bpfvm.program import LineInfo, Linkage, Param, Program, Subprog
+
+__all__ = ["link_programs"]
+
+#: Where subprogs live.
+_TEXT = ".text"
+#: Slots that all programs of an object may have together: a small file in which a thousand
+#: programs each claim a large `.text` must not fill the memory.
+_MAX_TOTAL = 4 * MAX_INSNS
+#: kernel: MAX_BPF_FUNC_ARGS.
+_MAX_PARAMS = 12
+_BPF_F_XDP_HAS_FRAGS = 1 << 5
+
+_Info = TypeVar("_Info", FuncInfo, LineRecord, CoreReloc)
+
+
+@unique
+class _RelocType(IntEnum):
+    """R_BPF_* that occur in code."""
+
+    IMM64 = 1
+    CALL = 10
+
+
+@dataclass(frozen=True, slots=True)
+class _Func:
+    """A function: bytes [start, end) of its section."""
+
+    name: str
+    section: Section
+    start: int
+    end: int
+    symbol: Symbol
+
+
+@dataclass(slots=True)
+class _Tables:
+    """What is looked up in an object for all its programs alike."""
+
+    elf: Elf
+    btf: Btf | None
+    ext: BtfExt | None
+    maps: ObjectMaps
+    subprogs: dict[int, _Func]  # of .text, by start
+    kfuncs: frozenset[str]
+    license: str
+    slots: dict[int, tuple[Insn, ...]] = field(default_factory=dict)
+    total: int = 0
+
+    def code(self, func: _Func) -> tuple[Insn, ...]:
+        """Return the slots of *func* as they stand in its section."""
+        index = func.section.index
+        if index not in self.slots:
+            self.slots[index] = decode(bytes(func.section.data), f"section '{func.section.name}'")
+        return self.slots[index][func.start // SLOT : func.end // SLOT]
+
+
+def link_programs(
+    elf: Elf, btf: Btf | None, ext: BtfExt | None, maps: ObjectMaps
+) -> tuple[dict[str, Program], dict[str, LoadError]]:
+    """Return the programs of *elf* by name in file order, and the errors of those that have one."""
+    entries = _functions(elf)
+    tables = _Tables(
+        elf,
+        btf,
+        ext,
+        maps,
+        {f.start: f for f in entries if f.section.name == _TEXT},
+        frozenset(
+            v.name
+            for v in (btf.datasecs.get(".ksyms", ()) if btf else ())
+            if v.kind is BtfKind.FUNC
+        ),
+        _license(elf),
+    )
+    programs: dict[str, Program] = {}
+    broken: dict[str, LoadError] = {}
+    for func in entries:
+        if func.section.name == _TEXT:
+            continue
+        name = func.name
+        if name in programs or name in broken:
+            name = f"{name}@{func.section.name}+{func.start:#x}"
+        try:
+            programs[name] = _Linker(tables, func).program()
+        except LoadError as err:
+            # What BTF complains of names the file already.
+            reason = str(err).removeprefix(f"{elf.origin}: ")
+            broken[name] = elf.error(f"program '{func.name}': {reason}")
+    return programs, broken
+
+
+def _functions(elf: Elf) -> list[_Func]:
+    """Return all functions in the order of sections and offsets."""
+    found = [
+        _Func(s.name, s.section, s.value, s.value + s.size, s)
+        for s in elf.symbols
+        if s.type == Symbol.FUNC and s.section is not None and s.section.is_code
+    ]
+    return sorted(found, key=lambda f: (f.section.index, f.start, -f.symbol.bind))
+
+
+def _license(elf: Elf) -> str:
+    section = elf.section("license")
+    if section is None:
+        return ""
+    return bytes(section.data[:128]).split(b"\0", 1)[0].decode("utf-8", "replace")
+
+
+class _Linker:
+    """Links one program."""
+
+    def __init__(self, tables: _Tables, main: _Func) -> None:
+        self.tables = tables
+        self.main = main
+        self.insns: list[Insn] = []
+        self.placed: dict[_Func, int] = {}
+        self.kfuncs: dict[str, int] = {}
+        self.weak: set[str] = set()
+
+    def program(self) -> Program:
+        """Return the linked program.
+
+        Raises:
+            LoadError: it can't be linked; the text names the insn, the symbol or the section.
+        """
+        name = self.main.section.name
+        section = name.removeprefix("?")  # libbpf: not loaded unless asked for
+        matched = match_section(section)
+        if matched is None:
+            raise LoadError(f"section '{name}': no program type that we support has this name")
+        if self.main.symbol.bind == Symbol.LOCAL:
+            raise LoadError(f"section '{name}': static programs are not supported")
+        prog_type, sleepable = matched
+        self._place_all()
+        return Program(
+            self.main.name,
+            tuple(self.insns),
+            prog_type.name,
+            tuple(self._subprog(func, start) for func, start in self.placed.items()),
+            sleepable,
+            self.tables.license,
+            tuple(self.tables.maps.defs),
+            tuple(self.kfuncs),
+            frozenset(self.weak),
+            tuple(self._line_info()),
+            flags=_BPF_F_XDP_HAS_FRAGS if section.split("/")[0] == "xdp.frags" else 0,
+        )
+
+    def _place_all(self) -> None:
+        """Place the main function, and each subprog where it is first referred to, then what that
+        refers to (libbpf's order, so that insn indices agree with the kernel's log)."""
+        self._place(self.main)
+        stack = [self._rewrite(self.main)]
+        while stack:
+            target = next(stack[-1], None)
+            if target is None:
+                stack.pop()
+            elif target not in self.placed:
+                self._place(target)
+                stack.append(self._rewrite(target))
+
+    def _place(self, func: _Func) -> None:
+        where = "" if func is self.main else f"subprog '{func.name}': "
+        if func.start % SLOT or func.end % SLOT or func.end > func.section.size:
+            raise LoadError(
+                f"{where}bytes {func.start:#x} to {func.end:#x} are not whole insns of section "
+                f"'{func.section.name}' ({func.section.size:#x} bytes)"
+            )
+        if func.start == func.end:
+            raise LoadError(f"{where}no insns")
+        self._refuse_core(func, where)
+        count = (func.end - func.start) // SLOT
+        if len(self.insns) + count > MAX_INSNS:
+            raise LoadError(f"{where}more than {MAX_INSNS} insns")
+        self.tables.total += count
+        if self.tables.total > _MAX_TOTAL:
+            raise LoadError(f"{where}more than {_MAX_TOTAL} insns in the programs of this object")
+        self.placed[func] = len(self.insns)
+        self.insns.extend(self.tables.code(func))
+
+    def _refuse_core(self, func: _Func, where: str) -> None:
+        core = self.tables.ext.core if self.tables.ext else {}
+        for reloc in _within(core, func):
+            slot = (reloc.insn_off - func.start) // SLOT
+            raise LoadError(f"{where}insn {slot}: not supported yet: CO-RE relocation")
+
+    # -- relocations --------------------------------------------------------------------------
+
+    def _rewrite(self, func: _Func) -> Iterator[_Func]:
+        """Resolve what the insns of *func* refer to; yield each function that must be placed
+        before the insn that refers to it can be finished."""
+        base = self.placed[func]
+        relocs = self.tables.elf.relocs(func.section)
+        count = (func.end - func.start) // SLOT
+        where = "" if func is self.main else f"subprog '{func.name}': "
+        slot = 0
+        while slot < count:
+            insn = self.insns[base + slot]
+            row = isa.lookup(insn)
+            reloc = relocs.get(func.start + slot * SLOT)
+            width = 2 if row is not None and row.kind is Kind.LDIMM64 else 1
+            try:
+                if width == 2 and (slot + 1 >= count or func.start + (slot + 1) * SLOT in relocs):
+                    raise LoadError("incomplete ldimm64")
+                target = self._resolve(func, base, slot, reloc, row)
+            except LoadError as err:
+                raise LoadError(f"{where}insn {slot}: {err}") from None
+            if target is not None:
+                yield target
+                is_call = row is not None and row.kind is Kind.CALL
+                self.insns[base + slot] = insn._replace(
+                    src=(CallKind.LOCAL if is_call else LdKind.FUNC).value,
+                    imm=self.placed[target] - (base + slot) - 1,
+                )
+            slot += width
+
+    def _resolve(
+        self, func: _Func, base: int, slot: int, reloc: Reloc | None, row: isa.InsnDef | None
+    ) -> _Func | None:
+        """Resolve one insn in place, or return the function that it refers to."""
+        is_local = row is not None and row.kind is Kind.CALL and row.op is CallKind.LOCAL
+        if reloc is None:
+            if is_local:
+                start = func.start + (slot + 1 + self.insns[base + slot].imm) * SLOT
+                return self._subprog_at(func.section, start)
+            return None
+        symbol = self.tables.elf.symbol_of(reloc)
+        if reloc.type not in tuple(_RelocType):
+            raise LoadError(f"relocation type {reloc.type} against '{symbol.place}'")
+        insn = self.insns[base + slot]
+        if row is not None and row.kind is Kind.LDIMM64 and row.op is LdKind.IMM64:
+            return self._resolve_imm64(base + slot, insn, symbol)
+        if not is_local:
+            raise LoadError(
+                f"invalid relocation against '{symbol.place}' for opcode {insn.opcode:#04x}"
+            )
+        if symbol.is_extern:
+            self._resolve_kfunc(base + slot, insn, symbol)
+            return None
+        if symbol.section is None:
+            raise LoadError(f"call of '{symbol.place}', which is not a function of this object")
+        return self._subprog_at(symbol.section, symbol.value + (insn.imm + 1) * SLOT)
+
+    def _subprog_at(self, section: Section, start: int) -> _Func:
+        found = self.tables.subprogs.get(start) if section.name == _TEXT else None
+        if found is None:
+            raise LoadError(
+                f"no subprog at {start:#x} of section '{section.name}' (subprogs lie in '{_TEXT}')"
+            )
+        return found
+
+    def _resolve_kfunc(self, at: int, insn: Insn, symbol: Symbol) -> None:
+        if self.tables.btf is None:
+            raise LoadError(f"extern '{symbol.name}': kfuncs need BTF: compile with -g")
+        if symbol.name not in self.tables.kfuncs:
+            raise LoadError(f"extern '{symbol.name}': not a function of section '.ksyms'")
+        if symbol.bind == Symbol.WEAK:
+            self.weak.add(symbol.name)
+        index = self.kfuncs.setdefault(symbol.name, len(self.kfuncs))
+        self.insns[at] = insn._replace(src=CallKind.KFUNC.value, imm=index)
+
+    def _resolve_imm64(self, at: int, insn: Insn, symbol: Symbol) -> _Func | None:
+        section, maps = symbol.section, self.tables.maps
+        if symbol.is_extern:
+            raise LoadError(f"not supported yet: address of extern '{symbol.name}'")
+        if section is None:
+            raise LoadError(
+                f"relocation against '{symbol.place}' in special section {symbol.shndx:#x}: "
+                "is a global variable not initialized?"
+            )
+        offset = symbol.value + insn.imm
+        if section.is_code:
+            return self._subprog_at(section, offset)
+        if section.index in maps.data:
+            index, first = maps.data[section.index]
+            self.insns[at] = insn._replace(src=LdKind.MAP_IDX_VALUE.value, imm=index)
+            self.insns[at + 1] = self.insns[at + 1]._replace(imm=s32(first + offset))
+            return None
+        place = maps.by_place.get((section.index, offset))
+        if place is None:
+            raise LoadError(
+                f"'{symbol.place}': no map or variable at {offset:#x} of section '{section.name}'"
+            )
+        self.insns[at] = insn._replace(src=LdKind.MAP_IDX.value, imm=place)
+        self.insns[at + 1] = self.insns[at + 1]._replace(imm=0)
+        return None
+
+    # -- BTF ----------------------------------------------------------------------------------
+
+    def _subprog(self, func: _Func, start: int) -> Subprog:
+        end = start + (func.end - func.start) // SLOT
+        linkage, params, ret = Linkage.STATIC, None, None
+        ext, btf = self.tables.ext, self.tables.btf
+        if ext is not None and btf is not None:
+            for info in _within(ext.funcs, func):
+                if info.insn_off == func.start:
+                    linkage, params, ret = _signature(btf, info, func)
+                    break
+        return Subprog(start, end, func.name, linkage, params, ret)
+
+    def _line_info(self) -> Iterator[LineInfo]:
+        ext, btf = self.tables.ext, self.tables.btf
+        if ext is None or btf is None:
+            return
+        for func, start in self.placed.items():
+            last = -1
+            for record in _within(ext.lines, func):
+                if record.insn_off == last:
+                    continue
+                last = record.insn_off
+                if record.insn_off % SLOT:
+                    raise LoadError(f"line info at {record.insn_off:#x}, inside an insn")
+                yield LineInfo(
+                    start + (record.insn_off - func.start) // SLOT,
+                    btf.string(record.file_off),
+                    record.line,
+                    record.col,
+                    btf.line_text(record.line_off),
+                )
+
+
+def _signature(
+    btf: Btf, info: FuncInfo, func: _Func
+) -> tuple[Linkage, tuple[Param, ...], Param | None]:
+    found = btf.func(info.type_id)
+    linkage = Linkage.STATIC if func.symbol.hidden else btf.func_linkage(found)
+    if len(btf.type(found.ref).extra) > _MAX_PARAMS:
+        raise LoadError(f"function '{func.name}': more than {_MAX_PARAMS} parameters")
+    return linkage, *btf.signature(found)
+
+
+def _within(table: Mapping[str, Sequence[_Info]], func: _Func) -> Iterator[_Info]:
+    """Yield the records of *func*'s section that lie in *func*; `BtfExt` keeps them sorted."""
+    records = table.get(func.section.name, ())
+    at = bisect_left(records, func.start, key=lambda r: r.insn_off)
+    while at < len(records) and records[at].insn_off < func.end:
+        yield records[at]
+        at += 1

@@ -1,0 +1,254 @@
+"""The maps of an ELF object: `.maps` as its BTF tells, data sections, and an arena's globals.
+
+Names, flags and placement are libbpf's, so that the same object behaves the same in the kernel.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from bpfvm.bits import u32, u64
+from bpfvm.btf import Btf, BtfKind, VarInfo
+from bpfvm.elf import Elf, Section, Symbol
+from bpfvm.errors import LoadError
+from bpfvm.maps.base import MapFlags, MapType
+from bpfvm.program import GlobalVar, MapDef
+
+__all__ = ["ObjectMaps", "read_maps"]
+
+ARENA_SECTION = ".addr_space.1"
+_PAGE_SIZE = 4096
+#: kernel: BPF_OBJ_NAME_LEN with its NUL, which libbpf's names of data maps respect.
+_OBJ_NAME_LEN = 16
+#: kernel: array_map_alloc_check.
+_MAX_VALUE_SIZE = (1 << 31) - 1
+#: The fields of a `.maps` definition whose value is a plain number.
+_NUMBERS = ("type", "max_entries", "map_flags", "numa_node", "key_size", "value_size", "pinning")
+
+
+@dataclass(slots=True)
+class ObjectMaps:
+    """The maps of an object and where its sections refer to them.
+
+    Attributes:
+        defs: by map index.
+        by_place: map index by (section index, offset) in `.maps`.
+        data: (map index, value offset of the section's first byte) by data section index.
+        symbols: variables by name.
+    """
+
+    defs: list[MapDef] = field(default_factory=list)
+    by_place: dict[tuple[int, int], int] = field(default_factory=dict)
+    data: dict[int, tuple[int, int]] = field(default_factory=dict)
+    symbols: dict[str, GlobalVar] = field(default_factory=dict)
+
+
+def read_maps(elf: Elf, btf: Btf | None) -> ObjectMaps:
+    """Return the maps that *elf* defines.
+
+    Raises:
+        LoadError: a definition is wrong; the text names the map and the field.
+    """
+    maps = ObjectMaps()
+    _read_defined(elf, btf, maps)
+    for section in elf.sections:
+        if section.size and _is_data(section):
+            maps.data[section.index] = (len(maps.defs), 0)
+            maps.defs.append(_data_map(elf, btf, section))
+    _place_arena_globals(elf, maps)
+    for symbol in elf.symbols:
+        _note_variable(elf, symbol, maps)
+    return maps
+
+
+def _read_defined(elf: Elf, btf: Btf | None, maps: ObjectMaps) -> None:
+    section = elf.section(".maps")
+    if section is None or not section.size:
+        return
+    if btf is None:
+        raise elf.error("section '.maps': map definitions need BTF: compile with -g")
+    places = {
+        s.name: s
+        for s in elf.symbols
+        if s.section is section and s.type == Symbol.OBJECT and s.name
+    }
+    for var in btf.datasecs.get(".maps", ()):
+        place = places.get(var.name)
+        if place is None:
+            raise elf.error(f"map '{var.name}': no symbol in section '.maps'")
+        if place.value + place.size > section.size:
+            raise elf.error(
+                f"map '{var.name}': {place.size} bytes at {place.value:#x} end past section '.maps'"
+            )
+        maps.by_place[section.index, place.value] = len(maps.defs)
+        maps.defs.append(_defined_map(elf, btf, var))
+    arenas = [d.name for d in maps.defs if d.map_type == MapType.ARENA]
+    if len(arenas) > 1:
+        raise elf.error(
+            f"map '{arenas[1]}': only single ARENA map is supported (map '{arenas[0]}' "
+            "is also ARENA)"
+        )
+
+
+def _defined_map(elf: Elf, btf: Btf, var: VarInfo) -> MapDef:
+    """Return the map that the members of *var*'s struct describe (libbpf: parse_btf_map_def)."""
+
+    def error(message: str) -> LoadError:
+        return elf.error(f"map '{var.name}': {message}")
+
+    struct = btf.resolve(var.type_id)
+    if var.linkage == VarInfo.EXTERN:
+        raise error("extern maps are not supported")
+    if struct.kind is not BtfKind.STRUCT:
+        raise error(f"its type is {struct.kind.name}, expected STRUCT")
+    values: dict[str, int] = {}
+    sizes: dict[str, int] = {}
+    for name_off, type_id, _offset in struct.extra:
+        name = btf.string(name_off)
+        if name in values:
+            raise error(f"field '{name}' is there twice")
+        if name in _NUMBERS:
+            values[name] = _number(btf, type_id, name, error)
+        elif name == "map_extra":
+            values[name] = _long(btf, type_id, name, error)
+        elif name in ("key", "value"):
+            pointer = btf.resolve(type_id)
+            if pointer.kind is not BtfKind.PTR:
+                raise error(f"field '{name}': its type is {pointer.kind.name}, expected PTR")
+            sizes[f"{name}_size"] = btf.size_of(pointer.ref)
+        elif name == "values":
+            raise error("not supported yet: inner maps")
+        else:
+            raise error(f"unknown field '{name}'")
+    for name, size in sizes.items():
+        if values.setdefault(name, size) != size:
+            raise error(f"conflicting {name} {values[name]} != {size}")
+    if "type" not in values:
+        raise error("map type isn't specified")
+    return MapDef(
+        var.name,
+        values["type"],
+        u32(values.get("key_size", 0)),
+        u32(values.get("value_size", 0)),
+        values.get("max_entries", 0),
+        values.get("map_flags", 0),
+        values.get("map_extra", 0),
+    )
+
+
+def _number(btf: Btf, type_id: int, name: str, error: Callable[[str], LoadError]) -> int:
+    """Return what `__uint(name, value)` states: a pointer to an array of that many elements."""
+    pointer = btf.resolve(type_id)
+    if pointer.kind is not BtfKind.PTR:
+        raise error(f"field '{name}': its type is {pointer.kind.name}, expected PTR")
+    array = btf.resolve(pointer.ref)
+    if array.kind is not BtfKind.ARRAY:
+        raise error(f"field '{name}': its type points to {array.kind.name}, expected ARRAY")
+    return array.extra[0][2]
+
+
+def _long(btf: Btf, type_id: int, name: str, error: Callable[[str], LoadError]) -> int:
+    """Return what `__ulong(name, value)` states: an enum with that one value."""
+    found = btf.resolve(type_id)
+    if found.kind is BtfKind.PTR:
+        return _number(btf, type_id, name, error)
+    if found.kind not in (BtfKind.ENUM, BtfKind.ENUM64):
+        raise error(f"field '{name}': its type is {found.kind.name}, expected ENUM or ENUM64")
+    if len(found.extra) != 1:
+        raise error(f"field '{name}': an enum of {len(found.extra)} values, expected one")
+    _name_off, low, *high = found.extra[0]
+    return u64(low | high[0] << 32 if high else low)
+
+
+# -- data sections ----------------------------------------------------------------------------
+
+
+def _is_named(section: Section, stem: str) -> bool:
+    return section.name == stem or section.name.startswith(stem + ".")
+
+
+def _is_data(section: Section) -> bool:
+    if section.type == "SHT_NOBITS":
+        return _is_named(section, ".bss")
+    return (
+        section.type == "SHT_PROGBITS"
+        and not section.is_code
+        and (_is_named(section, ".data") or _is_named(section, ".rodata"))
+    )
+
+
+def _data_map(elf: Elf, btf: Btf | None, section: Section) -> MapDef:
+    if section.size > _MAX_VALUE_SIZE:
+        raise elf.error(
+            f"section '{section.name}': {section.size} bytes, more than the {_MAX_VALUE_SIZE} "
+            "that a map value may have"
+        )
+    frozen = _is_named(section, ".rodata")
+    flags = MapFlags.RDONLY_PROG if frozen else MapFlags(0)
+    variables = btf.datasecs.get(section.name, ()) if btf else ()
+    if any(v.linkage != VarInfo.STATIC for v in variables):
+        flags |= MapFlags.MMAPABLE
+    return MapDef(
+        _data_map_name(elf.origin, section.name),
+        MapType.ARRAY,
+        4,
+        section.size,
+        1,
+        int(flags),
+        image=bytes(section.data) if section.data else None,  # .bss: zeros need no image
+        frozen=frozen,
+    )
+
+
+def _data_map_name(origin: str, section: str) -> str:
+    """Return the name that libbpf gives the map of a data section (internal_map_name)."""
+    suffix = section[: _OBJ_NAME_LEN - 1]
+    room = 0 if "." in section[1:] else _OBJ_NAME_LEN - 1 - max(7, len(suffix))
+    name = os.path.basename(origin).split(".", 1)[0][: max(room, 0)] + suffix
+    return "".join(c if (c.isascii() and c.isalnum()) or c in "_." else "_" for c in name)
+
+
+# -- arena globals and symbols ----------------------------------------------------------------
+
+
+def _place_arena_globals(elf: Elf, maps: ObjectMaps) -> None:
+    section = elf.section(ARENA_SECTION)
+    if section is None or not section.size:
+        return
+    if section.type != "SHT_PROGBITS":
+        raise elf.error(f"section '{ARENA_SECTION}': {section.type}, expected SHT_PROGBITS")
+    i = next((i for i, d in enumerate(maps.defs) if d.map_type == MapType.ARENA), None)
+    if i is None:
+        raise elf.error(
+            f"elf: sec '{ARENA_SECTION}': to use global __arena variables the ARENA map should "
+            'be explicitly declared in SEC(".maps")'
+        )
+    defn = maps.defs[i]
+    size = defn.max_entries * _PAGE_SIZE
+    room = -(-section.size // _PAGE_SIZE) * _PAGE_SIZE
+    if room > size:
+        raise elf.error(
+            f"declared ARENA map size ({size}) is too small to hold global __arena variables of "
+            f"size {section.size}"
+        )
+    maps.defs[i] = replace(defn, image=bytes(section.data))
+    maps.data[section.index] = (i, size - room)
+
+
+def _note_variable(elf: Elf, symbol: Symbol, maps: ObjectMaps) -> None:
+    section = symbol.section
+    if section is None or symbol.type != Symbol.OBJECT or section.index not in maps.data:
+        return
+    if symbol.value + symbol.size > section.size:
+        raise elf.error(
+            f"symbol '{symbol.name}': {symbol.size} bytes at {symbol.value:#x} end past section "
+            f"'{section.name}'"
+        )
+    map_idx, base = maps.data[section.index]
+    var = GlobalVar(map_idx, base + symbol.value, symbol.size)
+    if symbol.bind == Symbol.LOCAL:
+        maps.symbols.setdefault(symbol.name, var)
+    else:
+        maps.symbols[symbol.name] = var

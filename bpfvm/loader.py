@@ -1,0 +1,121 @@
+"""Files and bytes -> `ObjectFile`.
+
+What a file holds is told by its content first, then by the end of its name:
+
+- bytes that begin with the ELF magic: an object of clang's, whatever its name;
+- `.c`: C source, compiled first (`bpfvm.compile`);
+- `.s`, `.S`, `.asm`: assembly text (`bpfvm.asm`);
+- `.bin`, `.raw`: raw insns, one program of type socket_filter named after the file.
+
+Anything else is refused: bytes that nobody declared to be insns are more likely something else.
+Everything that is wrong with a file is a `LoadError` (or an `AsmError`) of one line.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from bpfvm.asm import assemble
+from bpfvm.btf import Btf, BtfExt
+from bpfvm.compile import compile_c
+from bpfvm.elf import MAGIC, Elf
+from bpfvm.elflink import link_programs
+from bpfvm.elfmaps import read_maps
+from bpfvm.errors import LoadError
+from bpfvm.flow import find_subprogs
+from bpfvm.insn import decode
+from bpfvm.program import ObjectFile, Program
+
+__all__ = ["MAX_FILE_SIZE", "load_elf", "load_path"]
+
+#: Larger files are refused unread: the largest objects in use have a few MiB.
+MAX_FILE_SIZE = 32 << 20
+
+_ASM_SUFFIXES = (".s", ".asm")
+_RAW_SUFFIXES = (".bin", ".raw")
+_NO_HELPERS: Mapping[str, int] = {}
+
+
+def load_path(path: str | os.PathLike[str], helpers: Mapping[str, int] = _NO_HELPERS) -> ObjectFile:
+    """Return what the file at *path* holds; *helpers* gives assembly text its helper numbers.
+
+    Raises:
+        LoadError: it can't be read, or is not what its name says.
+        AsmError: wrong assembly text.
+        BpfError: C source that does not compile, or no compiler.
+    """
+    origin = os.fspath(path)
+    data = _read(origin)
+    suffix = Path(origin).suffix.lower()
+    if data.startswith(MAGIC):
+        return load_elf(data, origin)
+    if not data:
+        raise LoadError(f"{origin}: empty file")
+    if suffix == ".c":
+        return load_elf(compile_c(path), origin)
+    if suffix in _ASM_SUFFIXES:
+        try:
+            text = data.decode()
+        except UnicodeDecodeError as err:
+            raise LoadError(f"{origin}: not text: bad UTF-8 at byte {err.start}") from None
+        return assemble(text, origin, helpers=helpers)
+    if suffix in _RAW_SUFFIXES:
+        return _load_raw(data, origin)
+    if suffix == ".o":
+        return load_elf(data, origin)
+    raise LoadError(
+        f"{origin}: not an ELF object, and the name does not tell what it is "
+        "(.c, .s or .asm, .bin or .raw)"
+    )
+
+
+def load_elf(data: bytes, origin: str) -> ObjectFile:
+    """Return the programs and maps of the ELF object *data*; *origin* names it in messages.
+
+    Raises:
+        LoadError: not a BPF object, damaged, or without any program.
+    """
+    elf = Elf(data, origin)
+    btf, ext = None, None
+    section = elf.section(".BTF")
+    if section is not None:
+        btf = Btf(section.data, origin)
+        section = elf.section(".BTF.ext")
+        if section is not None:
+            ext = BtfExt(section.data, btf, origin)
+    maps = read_maps(elf, btf)
+    programs, broken = link_programs(elf, btf, ext, maps)
+    if not programs and not broken:
+        raise LoadError(f"{origin}: no programs: no function in a section such as 'xdp'")
+    return ObjectFile(origin, programs, tuple(maps.defs), broken, maps.symbols)
+
+
+def _read(origin: str) -> bytes:
+    try:
+        # A named pipe or device could block for ever or never end.
+        info = os.stat(origin)
+        if stat.S_ISDIR(info.st_mode):
+            raise LoadError(f"{origin}: is a directory")
+        if not stat.S_ISREG(info.st_mode):
+            raise LoadError(f"{origin}: not a regular file")
+        if info.st_size > MAX_FILE_SIZE:
+            raise LoadError(f"{origin}: {info.st_size} bytes, more than {MAX_FILE_SIZE}")
+        with open(origin, "rb") as file:
+            data = file.read(MAX_FILE_SIZE + 1)
+    except OSError as err:
+        raise LoadError(f"{origin}: {err.strerror or err}") from None
+    except ValueError as err:  # a NUL in the name
+        raise LoadError(f"{origin!r}: {err}") from None
+    if len(data) > MAX_FILE_SIZE:
+        raise LoadError(f"{origin}: more than {MAX_FILE_SIZE} bytes")
+    return data
+
+
+def _load_raw(data: bytes, origin: str) -> ObjectFile:
+    name = Path(origin).name.split(".", 1)[0] or "main"
+    insns = decode(data, origin)
+    program = Program(name, insns, "socket_filter", find_subprogs(insns, {0: name}))
+    return ObjectFile(origin, {name: program})

@@ -271,6 +271,21 @@ def test_may_gotos_of_one_frame_share_a_counter_and_frames_do_not() -> None:
     assert bench.last.stderr.data.count(b"Timeout") == 1
 
 
+def test_a_callee_has_a_loop_budget_of_its_own() -> None:
+    insns = flat(
+        op("may_goto", off=2),
+        op("call_local", imm=2),
+        EXIT,
+        EXIT,
+        op("mov_imm", 0, imm=1),  # the callee
+        op("may_goto", off=1),
+        op("mov_imm", 0, imm=2),
+        EXIT,
+    )
+    bench = Bench()
+    assert bench.run_xlated(bench.xlated(insns), may_goto_limit=1) == 2
+
+
 # -- memory ------------------------------------------------------------------------------------
 
 
@@ -317,6 +332,35 @@ def test_read_only_regions() -> None:
     ):
         with pytest.raises(RunFault, match="invalid write of 8 bytes"):
             bench.run(insn, r1=region.base)
+
+
+def test_one_permitted_access_does_not_permit_the_next() -> None:
+    bench = Bench()
+    read_only = bench.space.add(8, RegionKind.MAP_VALUE, writable=False)
+    strided = bench.space.add(32, RegionKind.MAP_VALUE, stride=16, elem_size=8)
+    for addr, refused in ((read_only.base, op("stb", 1)), (strided.base, op("ldxb", 0, 1, off=8))):
+        with pytest.raises(RunFault) as error:
+            bench.run(op("ldxb", 0, 1), refused, r1=addr)
+        assert error.value.pc == 1
+
+
+def test_a_region_removed_by_a_helper_is_gone_at_once() -> None:
+    @helper(904, RetType.INTEGER, (ArgType.ANYTHING,))
+    def drop(run: RunContext, addr: int) -> int:
+        space = run.machine.space
+        region = space.find(addr, 1, write=False)
+        assert region is not None
+        space.remove(region)
+        return 0
+
+    module = types.ModuleType("drop_only")
+    module.__dict__["drop"] = drop
+    bench = Bench(Registry([module]))
+    region = bench.space.add(8, RegionKind.PACKET)
+    keep = op("mov_reg", 6, 1)
+    with pytest.raises(RunFault) as error:
+        bench.run(keep, op("stb", 6), op("call_helper", imm=904), op("stb", 6), r1=region.base)
+    assert error.value.pc == 3
 
 
 def test_a_region_removed_between_runs_is_gone() -> None:

@@ -102,7 +102,8 @@ def test_an_access_is_absent_where_any_of_its_pages_is(bench: Bench, arena: Fake
     edge = 3 * PAGE  # page 2 by the byte map, page 3 by is_present: all there
     bench.run_verified(op("arena_stdw", 1, imm=-1), r1=edge - 4)
     assert bytes(arena.band[edge - 4 : edge + 4]) == b"\xff" * 8
-    for edge in (PAGE, 4 * PAGE):
+    arena.add_page(6)
+    for edge in (PAGE, 4 * PAGE, 7 * PAGE):
         before = bytes(arena.band[edge - 8 : edge + 8])
         bench.run_verified(op("arena_stdw", 1, imm=5), r1=edge - 4)
         assert bytes(arena.band[edge - 8 : edge + 8]) == before

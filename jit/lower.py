@@ -123,7 +123,8 @@ class _Function:
         self.known: dict[int, str] = {}
         self.uses_may_goto = False
         self.reach = self._reachable()
-        self.own_stack = xlated.verified and not self._stack_escapes()
+        #: Pieces of the frame that are LLVM's to keep; None: the frame lies in the run's memory.
+        self.own_stack = self._own_stack() if xlated.verified else None
 
     # -- shape ------------------------------------------------------------------------------
 
@@ -172,19 +173,30 @@ class _Function:
             slot += 2 if self._row(slot).kind is Kind.LDIMM64 else 1
         return out
 
-    def _stack_escapes(self) -> bool:
-        """Say whether r10 is used for anything but as the base of an access."""
+    def _own_stack(self) -> list[tuple[int, int]] | None:
+        """Return the pieces [low, high) of the frame that are used, as offsets from r10, where no
+        more is done with r10 than to access fixed offsets; else None."""
+        used: list[tuple[int, int]] = []
         for block in self.reach:
             for slot in self._slots_of(block):
-                insn = self.insns[slot]
-                row = self._row(slot)
-                is_base = row.kind in (Kind.LDX, Kind.LOAD_ACQ)
-                if insn.src == _FP and "src" in row.form.fields and not is_base:
-                    return True
-                is_place = row.kind in (Kind.ST, Kind.STX, Kind.ATOMIC, Kind.STORE_REL)
-                if insn.dst == _FP and "dst" in row.form.fields and not is_place:
-                    return True
-        return False
+                insn, row = self.insns[slot], self._row(slot)
+                loads = row.kind in (Kind.LDX, Kind.LOAD_ACQ)
+                stores = row.kind in (Kind.ST, Kind.STX, Kind.ATOMIC, Kind.STORE_REL)
+                if insn.src == _FP and "src" in row.form.fields and not loads:
+                    return None
+                if insn.dst == _FP and "dst" in row.form.fields and not stores:
+                    return None
+                if (insn.src if loads else insn.dst) == _FP and (loads or stores):
+                    if not -FRAME_SIZE <= insn.off <= -row.size and self._seen(slot):
+                        raise InternalError(f"insn {slot}: verified, but outside the stack")
+                    used.append((insn.off & ~7, (insn.off + row.size + 7) & ~7))
+        pieces: list[tuple[int, int]] = []
+        for low, high in sorted(used):
+            if pieces and low < pieces[-1][1]:
+                pieces[-1] = (pieces[-1][0], max(high, pieces[-1][1]))
+            else:
+                pieces.append((low, high))
+        return pieces
 
     # -- the function -----------------------------------------------------------------------
 
@@ -203,21 +215,37 @@ class _Function:
         setup = self._stack() + (self._loops() if self.uses_may_goto else [])
         start = [f"  br label %b{self.entry}"]
         tail = ["stop:", "  ret i64 0", "}", ""]
-        hoisted = self.fn.entry_lines()
-        return "\n".join([*head, *hoisted, *setup, *start, *self.fn.lines, *tail])
+        return "\n".join([*head, *self.fn.entry_lines(), *setup, *start, *self.fn.lines, *tail])
 
     def _stack(self) -> list[str]:
         zero = "  call void @llvm.memset.inline.p0.i64(ptr {}, i8 0, i64 {}, i1 false)"
-        if self.own_stack:
-            alloca = f"  %stack = alloca [{FRAME_SIZE} x i8], align 16"
-            return [alloca, zero.format("%stack", FRAME_SIZE)]
+        if self.own_stack is not None:
+            return [
+                line
+                for low, high in self.own_stack
+                for line in (
+                    f"  %fp{low} = alloca [{high - low} x i8], align 8",
+                    zero.format(f"%fp{low}", high - low),
+                )
+            ]
+        depth = self._depth()
         return [
             f"  %fp.down = mul i64 %frame, {FRAME_SIZE}",
             f"  %fp = sub i64 {self.fn.constant(Word.STACK_TOP)}, %fp.down",
-            f"  %fp.low = sub i64 %fp, {FRAME_SIZE}",
+            f"  %fp.low = sub i64 %fp, {depth}",
             "  %fp.frame = inttoptr i64 %fp.low to ptr",
-            zero.format("%fp.frame", FRAME_SIZE),
+            zero.format("%fp.frame", depth),
         ]
+
+    def _depth(self) -> int:
+        """Return how many bytes of the frame may be used."""
+        subprogs = self.xlated.program.subprogs
+        depths = self.xlated.stack_depth
+        if self.xlated.verified and len(depths) == len(subprogs):
+            for sub, depth in zip(subprogs, depths, strict=True):
+                if sub.start == self.entry:
+                    return min(FRAME_SIZE, (depth + 7) & ~7)
+        return FRAME_SIZE
 
     def _loops(self) -> list[str]:
         limit = self.fn.constant(Word.MAY_GOTO)
@@ -369,7 +397,7 @@ class _Function:
             result = insn.dst
         elif row.fetch:
             result = 0 if is_cmpxchg else insn.src
-        own = self.own_stack and base == _FP
+        own = self.own_stack is not None and base == _FP
         access = Access(
             slot,
             row,
@@ -378,16 +406,15 @@ class _Function:
             value,
             self._get(0) if is_cmpxchg else None,
             None if result is None else self._get(result),
-            self._own_slot(slot, insn.off, row.size) if own else None,
+            self._own_slot(insn.off) if own else None,
         )
         got = self._guard(slot, row).access(self.fn, access)
         if result is not None and got is not None:
             self._set(result, got)
 
-    def _own_slot(self, slot: int, off: int, size: int) -> str:
-        if not -FRAME_SIZE <= off <= -size:
-            raise InternalError(f"insn {slot}: verified, but outside the stack")
-        return self.fn.value(f"getelementptr i8, ptr %stack, i64 {FRAME_SIZE + off}")
+    def _own_slot(self, off: int) -> str:
+        low = next(low for low, high in self.own_stack or () if low <= off < high)
+        return self.fn.value(f"getelementptr i8, ptr %fp{low}, i64 {off - low}")
 
     def _guard(self, slot: int, row: InsnDef) -> Guard:
         if row.arena:

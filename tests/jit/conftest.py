@@ -175,7 +175,10 @@ class Rig:
         )
 
     def arena_bytes(self) -> bytes:
-        return bytes(self.arena.band[: 16 << 12]) if self.arena else b""
+        """The first 16 pages and the last one."""
+        if self.arena is None:
+            return b""
+        return bytes(self.arena.band[: 16 << 12]) + bytes(self.arena.band[-4096:])
 
     def save(self) -> tuple[list[bytes], bytes]:
         return [bytes(r.view) for r in self.watched], self.arena_bytes()
@@ -184,7 +187,8 @@ class Rig:
         for region, data in zip(self.watched, saved[0], strict=True):
             region.view[:] = data
         if self.arena:
-            self.arena.band[: 16 << 12] = saved[1]
+            self.arena.band[: 16 << 12] = saved[1][:-4096]
+            self.arena.band[-4096:] = saved[1][-4096:]
 
 
 def _op(mnemonic: str, dst: int = 0, src: int = 0, *, off: int = 0, imm: int = 0) -> Insn:

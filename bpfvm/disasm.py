@@ -255,11 +255,8 @@ def _map_line(defn: MapDef) -> str:
         kind = MapType(defn.map_type).name.lower()
     except ValueError:
         kind = str(defn.map_type)
-    known = MapFlags(0)
-    for flag in MapFlags:
-        known |= flag
     words = [f.name.lower() for f in MapFlags if f & defn.flags and f.name]
-    rest = defn.flags & ~known
+    rest = defn.flags & ~sum(int(f) for f in MapFlags)
     if rest or not words:
         words.append(f"{rest:#x}")
     line = (

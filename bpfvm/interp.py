@@ -17,7 +17,7 @@ from bpfvm.bits import U64_MAX, u32, u64
 from bpfvm.errors import InternalError, RunFault
 from bpfvm.isa import CallKind, InsnDef, Kind
 from bpfvm.link import call_site, imm64, refused_access
-from bpfvm.memory import view_of
+from bpfvm.memory import Region, view_of
 from bpfvm.runtime import (
     ARENA_GUARD,
     FRAME_SIZE,
@@ -62,6 +62,7 @@ class State:
         self._base = self._end = 0
         self._view = memoryview(b"")
         run.callers.clear()
+        self._stack = _stack_of(run)
         self._clear_stack(run.stack_top)
 
     # -- memory ------------------------------------------------------------------------------
@@ -112,8 +113,8 @@ class State:
         return None
 
     def _clear_stack(self, top: int) -> None:
-        if not self._space.write(top - FRAME_SIZE, _FRESH_FRAME):
-            raise InternalError(f"no stack below {top:#x}")
+        at = top - self._stack.base
+        self._stack.view[at - FRAME_SIZE : at] = _FRESH_FRAME
 
     # -- calls -------------------------------------------------------------------------------
 
@@ -171,6 +172,14 @@ class State:
     def trap(self, pc: int, reason: str) -> NoReturn:
         """Report that slot *pc* should never have been reached."""
         raise InternalError(f"pc {pc}: {reason}")
+
+
+def _stack_of(run: RunContext) -> Region:
+    size = FRAME_SIZE * MAX_FRAMES
+    region = run.machine.space.find(run.stack_top - size, size, write=True)
+    if region is None:
+        raise InternalError(f"no stack of {size} bytes below {run.stack_top:#x}")
+    return region
 
 
 _Block = Callable[[list[int], State], int]

@@ -14,7 +14,7 @@ import threading
 import weakref
 from dataclasses import dataclass, field
 from enum import Enum, unique
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from bpfvm.errors import BpfError, InternalError
 
@@ -24,6 +24,7 @@ __all__ = [
     "ArenaMemory",
     "Region",
     "RegionKind",
+    "RegionSpec",
     "Window",
     "map_memory",
 ]
@@ -153,12 +154,35 @@ class Window:
         return self.base + start, self.view[start : start + size]
 
 
+class _Table(NamedTuple):
+    """Regions by base. Replaced as a whole, so that threads that search it need no lock."""
+
+    bases: tuple[int, ...] = ()
+    regions: tuple[Region, ...] = ()
+
+
+class RegionSpec(NamedTuple):
+    """What a borrowed region must be like (see `AddressSpace.borrow`)."""
+
+    size: int
+    kind: RegionKind
+    writable: bool = True
+    low: bool = False
+
+    @property
+    def block_size(self) -> int:
+        """The memory it takes: one of few sizes, so that others can have it afterwards."""
+        return max(64, 1 << (self.size - 1).bit_length())
+
+
 class AddressSpace:
     """The regions a machine's programs may touch, outside the arena."""
 
     #: Default reservation: enough for big maps, nothing is committed before it is touched.
     WINDOW = 8 << 30
     LOW_WINDOW = 16 << 20
+    #: Borrowed regions that are kept for the next borrower, at most.
+    IDLE = 16
 
     def __init__(self) -> None:
         size = self.WINDOW
@@ -174,11 +198,12 @@ class AddressSpace:
             self.low_window: Window | None = Window(self.LOW_WINDOW, low=True)
         except BpfError:
             self.low_window = None
-        self._bases: list[int] = []
-        self._regions: list[Region] = []
+        self._table = _Table()
+        self._lock = threading.RLock()
+        self._idle: list[tuple[RegionSpec, Region]] = []
+        self._blocks: dict[tuple[int, bool], list[tuple[int, memoryview]]] = {}
         #: Runs between `enter_run` and `leave_run`; map elements that are gone rest meanwhile.
         self.runs_in_flight = 0
-        self._lock = threading.Lock()
         #: Counts changes, so that engines can tell when a copy of the table is stale.
         self.generation = 0
 
@@ -195,7 +220,7 @@ class AddressSpace:
     @property
     def regions(self) -> tuple[Region, ...]:
         """All regions, by base."""
-        return tuple(self._regions)
+        return self._table.regions
 
     def add(
         self,
@@ -208,40 +233,84 @@ class AddressSpace:
         low: bool = False,
     ) -> Region:
         """Allocate zeroed memory and make it a region. *low*: below 4 GiB where that can be had."""
-        window = self.low_window if low and self.low_window is not None else self.window
-        # Never adjacent: an access that runs over an end must not land in a neighbour.
-        base, view = window.alloc(size + 64, 64)
-        region = Region(base, size, kind, writable, view[:size], stride, elem_size)
-        self.insert(region)
+        with self._lock:
+            base, view = self._alloc(size, low)
+            region = Region(base, size, kind, writable, view[:size], stride, elem_size)
+            self.insert(region)
         return region
+
+    def borrow(self, spec: RegionSpec) -> Region:
+        """Make a region for a while; its bytes are whatever the last borrower left.
+
+        A region that was given back may stay accessible until its memory is wanted, so that runs
+        that follow each other don't change the table.
+        """
+        with self._lock:
+            for i, (idle, region) in enumerate(self._idle):
+                if idle == spec:
+                    del self._idle[i]
+                    return region
+            blocks = self._blocks.get((spec.block_size, spec.low))
+            base, view = blocks.pop() if blocks else self._alloc(spec.block_size, spec.low)
+            region = Region(base, spec.size, spec.kind, spec.writable, view[: spec.size])
+            self.insert(region)
+            return region
+
+    def give_back(self, spec: RegionSpec, region: Region) -> None:
+        """Return a region that `borrow` gave for *spec*."""
+        with self._lock:
+            self._idle.append((spec, region))
+            if len(self._idle) <= self.IDLE:
+                return
+            spec, region = self._idle.pop(0)
+            self.remove(region)
+            window = self._window(spec.low)
+            at = region.base - window.base
+            block = region.base, window.view[at : at + spec.block_size]
+            self._blocks.setdefault((spec.block_size, spec.low), []).append(block)
+
+    def _window(self, low: bool) -> Window:
+        return self.low_window if low and self.low_window is not None else self.window
+
+    def _alloc(self, size: int, low: bool) -> tuple[int, memoryview]:
+        # Never adjacent: an access that runs over an end must not land in a neighbour.
+        return self._window(low).alloc(size + 64, 64)
 
     def insert(self, region: Region) -> None:
         """Make *region* accessible; it must not overlap another."""
-        at = bisect.bisect(self._bases, region.base)
-        before = self._regions[at - 1] if at else None
-        after = self._regions[at] if at < len(self._regions) else None
-        if (before and before.base + before.size > region.base) or (
-            after and region.base + region.size > after.base
-        ):
-            raise InternalError(f"region at {region.base:#x} overlaps another")
-        self._bases.insert(at, region.base)
-        self._regions.insert(at, region)
-        self.generation += 1
+        with self._lock:
+            bases, regions = self._table
+            at = bisect.bisect(bases, region.base)
+            before = regions[at - 1] if at else None
+            after = regions[at] if at < len(regions) else None
+            if (before and before.base + before.size > region.base) or (
+                after and region.base + region.size > after.base
+            ):
+                raise InternalError(f"region at {region.base:#x} overlaps another")
+            self._table = _Table(
+                (*bases[:at], region.base, *bases[at:]), (*regions[:at], region, *regions[at:])
+            )
+            self.generation += 1
 
     def remove(self, region: Region) -> None:
         """Make *region* inaccessible; its memory stays reserved."""
-        at = bisect.bisect_left(self._bases, region.base)
-        if at == len(self._bases) or self._regions[at] is not region:
-            raise InternalError(f"no region at {region.base:#x}")
-        del self._bases[at], self._regions[at]
-        self.generation += 1
+        with self._lock:
+            bases, regions = self._table
+            at = bisect.bisect_left(bases, region.base)
+            if at == len(bases) or regions[at] is not region:
+                raise InternalError(f"no region at {region.base:#x}")
+            self._table = _Table(
+                (*bases[:at], *bases[at + 1 :]), (*regions[:at], *regions[at + 1 :])
+            )
+            self.generation += 1
 
     def find(self, addr: int, size: int, *, write: bool) -> Region | None:
         """Return the region that allows this access, or None."""
-        at = bisect.bisect(self._bases, addr) - 1
+        bases, regions = self._table
+        at = bisect.bisect(bases, addr) - 1
         if at < 0:
             return None
-        region = self._regions[at]
+        region = regions[at]
         return region if region.allows(addr, size, write=write) else None
 
     def read(self, addr: int, size: int) -> bytes | None:

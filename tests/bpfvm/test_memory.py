@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from bpfvm.errors import BpfError, InternalError
-from bpfvm.memory import AddressSpace, Region, RegionKind, Window, view_of
+from bpfvm.memory import AddressSpace, Region, RegionKind, RegionSpec, Window, view_of
 
 
 def test_a_view_outlives_its_window() -> None:
@@ -89,3 +89,33 @@ def test_nothing_is_unmapped_at_exit_while_views_live() -> None:
         "weakref.finalize(Late, lambda: keep.__setitem__(0, 1))\n"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_borrowed_regions_are_kept_for_the_next_of_their_kind() -> None:
+    space = AddressSpace()
+    spec = RegionSpec(100, RegionKind.CTX)
+    first = space.borrow(spec)
+    second = space.borrow(spec)
+    assert first.base != second.base
+    generation = space.generation
+    space.give_back(spec, first)
+    assert space.borrow(spec) is first
+    assert space.generation == generation
+    assert (first.size, first.kind) == (100, RegionKind.CTX)
+
+
+def test_borrowed_memory_is_used_again_however_sizes_vary() -> None:
+    space = AddressSpace()
+    for low in (False, True):
+        for size in range(1, 2000):
+            spec = RegionSpec(size, RegionKind.PACKET, low=low)
+            region = space.borrow(spec)
+            assert len(region.view) == size
+            assert region.base + size < 1 << 32 or not low
+            space.give_back(spec, region)
+    assert len(space.regions) <= space.IDLE
+    assert space.low_window is not None
+    assert space.low_window.alloc(8 << 20)
+    empty = RegionSpec(0, RegionKind.MEM)
+    region = space.borrow(empty)
+    assert space.find(region.base, 1, write=False) is None

@@ -14,37 +14,41 @@ struct node {
 	u64 value;
 };
 
-/* What user space reads; `head` holds a pointer that is valid there as it is. */
+/* Nodes are cut off a page one after the other; pages are linked, to be given back. */
+struct page {
+	struct page __arena *older;
+	u64 used;
+	struct node nodes[(PAGE_SIZE - 16) / sizeof(struct node)];
+};
+
+/* What user space reads; `head` is an address that is valid there as it is. */
 struct node __arena *__arena head;
 u64 __arena list_sum;
-int __arena list_len;
+u32 __arena list_len;
 
 /* What user space sets: how many nodes to add. */
-int cnt;
+u32 cnt;
 
-/* Nodes are cut off a page one after the other. */
-static struct node __arena *spare;
-static u32 spare_cnt;
+static struct page __arena *newest;
 
 static struct node __arena *new_node(void)
 {
-	struct node __arena *node;
+	struct page __arena *page = newest;
 
-	if (!spare_cnt) {
-		spare = bpf_arena_alloc_pages(&arena, NULL, 1, NUMA_NO_NODE, 0);
-		if (!spare)
+	if (!page || page->used == sizeof(page->nodes) / sizeof(struct node)) {
+		page = bpf_arena_alloc_pages(&arena, NULL, 1, NUMA_NO_NODE, 0);
+		if (!page)
 			return NULL;
-		spare_cnt = PAGE_SIZE / sizeof(*spare);
+		page->older = newest; /* all else in a fresh page is zero */
+		newest = page;
 	}
-	node = spare++;
-	spare_cnt--;
-	return node;
+	return &page->nodes[page->used++];
 }
 
 SEC("syscall")
 int arena_list_add(void *ctx)
 {
-	for (int i = 0; i < cnt && can_loop; i++) {
+	for (u32 i = 0; i < cnt && can_loop; i++) {
 		struct node __arena *node = new_node();
 
 		if (!node)
@@ -60,16 +64,21 @@ int arena_list_add(void *ctx)
 SEC("syscall")
 int arena_list_del(void *ctx)
 {
-	struct node __arena *node = head;
+	struct page __arena *page = newest;
 
 	list_sum = 0;
-	while (node && can_loop) {
+	for (struct node __arena *node = head; node && can_loop; node = node->next) {
 		list_sum += node->value;
-		node = node->next;
 		list_len--;
 	}
 	head = NULL;
-	spare_cnt = 0;
+	while (page && can_loop) {
+		struct page __arena *older = page->older;
+
+		bpf_arena_free_pages(&arena, page, 1);
+		page = older;
+	}
+	newest = NULL;
 	return 0;
 }
 

@@ -50,6 +50,8 @@ enum {
 	BPF_F_NO_USER_CONV = 1 << 18,
 };
 
+enum { BPF_ANY, BPF_NOEXIST, BPF_EXIST };
+
 enum { XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX };
 
 /* Contexts, as far as the examples use them. */
@@ -64,6 +66,8 @@ struct __sk_buff {
 
 /* Helpers are called by number. */
 static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
+static long (*const bpf_map_update_elem)(void *map, const void *key, const void *value,
+					 u64 flags) = (void *)2;
 
 /* kfuncs are found by name. */
 extern void __arena *bpf_arena_alloc_pages(void *map, void __arena *addr, u32 page_cnt,

@@ -5,13 +5,11 @@ Needs clang 19 or newer, or `pip install ziglang`. The objects hold no path of t
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))  # an uninstalled checkout can build its examples too
+from bpfvm.compile import compile_c, find_compiler
 
-from bpfvm.compile import compile_c, find_compiler  # noqa: E402
+HERE = Path(__file__).resolve().parent
 
 if __name__ == "__main__":
     print("compiler:", Path(find_compiler()[0]).name)

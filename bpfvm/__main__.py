@@ -10,7 +10,7 @@ import traceback
 import click
 
 from bpfvm.cli import cli
-from bpfvm.errors import BpfError
+from bpfvm.errors import BpfError, bug_report
 
 __all__ = ["main"]
 
@@ -25,6 +25,8 @@ def main(args: list[str] | None = None) -> int:
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Names in objects may hold what the terminal's encoding can't show.
+    sys.stdout.reconfigure(errors="backslashreplace")
     try:
         result = cli.main(args, prog_name="bpfvm", standalone_mode=False)
         return int(result) if isinstance(result, int) else EXIT_FINE
@@ -48,10 +50,7 @@ def _report_bug(error: Exception) -> int:
     sys.stdout.flush()
     if os.environ.get("BPFVM_DEBUG"):
         traceback.print_exception(error)
-    sys.stderr.write(
-        f"bpfvm: this is a bug in bpfvm, please report it ({type(error).__name__}: {error}); "
-        "with BPFVM_DEBUG=1 it shows where\n"
-    )
+    sys.stderr.write(f"bpfvm: {bug_report(error)} (BPFVM_DEBUG=1 shows where)\n")
     return EXIT_BUG
 
 

@@ -1,0 +1,266 @@
+"""The interpreter against the JIT: the same programs and inputs, and all they leave behind.
+
+Each engine gets fresh maps and a fresh arena, whose user view lies at the same address for both;
+clock and random numbers are the same too. Words that are addresses of an instance's own memory
+are compared by the place they point to.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import random
+import re
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from bpfvm import generate, vm
+from bpfvm.bits import U32_MAX
+from bpfvm.console import Exit, Report, open_object
+from bpfvm.context import PROG_TYPES
+from bpfvm.disasm import disassemble
+from bpfvm.errors import BpfError, RunFault
+from bpfvm.maps.base import Map, MapType
+from bpfvm.memory import PAGE_SIZE
+from bpfvm.program import ObjectFile, Program
+from bpfvm.runtime import ARENA_GUARD, Machine, RunContext
+
+__all__ = ["Difference", "Input", "Left", "compare", "diff"]
+
+#: Insns a program that doesn't verify may execute.
+_BUDGET = 1_000_000
+_HEX = re.compile(rb"0x[0-9a-f]{8,16}")
+#: Where addresses of an instance's memory are put before they are compared.
+_PLACE = 0xB9F0 << 48
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What one round gives its programs; None is what `bpfvm run` gives."""
+
+    ctx: bytes | None = None
+    data: bytes | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What one run of one program left behind: bytes by what they are, such as "r0"."""
+
+    prog: str
+    verified: bool
+    found: dict[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The first thing in which two runs of a program differ; b"" for what one does not have."""
+
+    prog: str
+    what: str
+    interp: bytes
+    jit: bytes
+
+    def __str__(self) -> str:
+        if self.what in ("end", "stdout", "stderr", "trace"):
+            texts = (b.decode(errors="replace").strip() for b in (self.interp, self.jit))
+            return f"{self.prog}: {self.what}: interp {next(texts)!r}, jit {next(texts)!r}"
+        pairs = itertools.zip_longest(self.interp, self.jit)
+        at = next(i for i, (a, b) in enumerate(pairs) if a != b) & -8
+        here = f" at byte {at}" if len(self.interp) > 8 or len(self.jit) > 8 else ""
+        return (
+            f"{self.prog}: {self.what}{here}: "
+            f"interp {_shown(self.interp, at)}, jit {_shown(self.jit, at)}"
+        )
+
+
+def _shown(data: bytes, at: int) -> str:
+    return data[at : at + 8].hex(" ") or "nothing"
+
+
+class _Places:
+    """The memory of one machine, to name addresses in it independently of where it lies."""
+
+    def __init__(self, machine: Machine) -> None:
+        space, arena = machine.space, machine.arena
+        self.spans = [(space.window.base, space.window.size)]
+        if space.low_window is not None:
+            self.spans.append((space.low_window.base, space.low_window.size))
+        if arena is not None:
+            start = arena.kern_vm_start - ARENA_GUARD
+            self.spans.append((start, (1 << 32) + 2 * ARENA_GUARD))
+
+    def word(self, value: int) -> int:
+        """Return *value*, or where it points to if that is in one of our spans."""
+        for number, (base, size) in enumerate(self.spans):
+            if base <= value < base + size:
+                return _PLACE | number << 40 | value - base
+        return value
+
+    def words(self, data: bytes) -> bytes:
+        """Return *data* with its aligned 8-byte words placed."""
+        count = len(data) // 8
+        words = struct.unpack_from(f"<{count}Q", data)
+        if max(words, default=0) <= U32_MAX:
+            return data
+        return struct.pack(f"<{count}Q", *map(self.word, words)) + data[8 * count :]
+
+    def text(self, data: bytes) -> bytes:
+        """Return *data* with the addresses it spells placed."""
+        return _HEX.sub(lambda m: f"{self.word(int(m[0], 16)):#x}".encode(), data)
+
+
+def compare(file: ObjectFile, given: Input, only: str | None = None) -> list[Difference]:
+    """Run the programs of *file* with each engine; return the first difference of each."""
+    interp, view = _observe(file, "interp", given, only)
+    jit, _ = _observe(_at(file, view), "jit", given, only)
+    return [d for a, b in zip(interp, jit, strict=True) if (d := _first_difference(a, b))]
+
+
+def _first_difference(interp: Left, jit: Left) -> Difference | None:
+    for what in dict.fromkeys([*interp.found, *jit.found]):
+        a, b = interp.found.get(what, b""), jit.found.get(what, b"")
+        if a != b or (what in interp.found) != (what in jit.found):
+            return Difference(interp.prog, what, a, b)
+    return None
+
+
+def _at(file: ObjectFile, user_vm_start: int) -> ObjectFile:
+    """Return *file* with its arena's user view at *user_vm_start*."""
+    if not user_vm_start:
+        return file
+    maps = tuple(
+        replace(m, map_extra=user_vm_start) if m.map_type == MapType.ARENA else m
+        for m in file.maps
+    )
+    programs = {name: replace(p, maps=maps) for name, p in file.programs.items()}
+    return replace(file, programs=programs, maps=maps)
+
+
+def _observe(
+    file: ObjectFile, engine: str, given: Input, only: str | None
+) -> tuple[list[Left], int]:
+    """Run the programs on fresh instances; return what each left, and the arena's user view."""
+    obj = vm.Object(file)
+    machine = obj.machine
+    places = _Places(machine)
+    left = [
+        _run(prog, engine, given, places)
+        for prog in obj.programs.values()
+        if only in (None, prog.name)
+    ]
+    view = machine.arena.user_vm_start if machine.arena is not None else 0
+    # The next instance needs this one's addresses.
+    del obj, machine
+    gc.collect()
+    return left, view
+
+
+def _run(prog: vm.Prog, engine: str, given: Input, places: _Places) -> Left:
+    verified = prog.verify().ok
+    prog_type = PROG_TYPES[prog.program.prog_type]
+    ticks = itertools.count(1_000_000, 1_000)
+    runs: list[RunContext] = []
+
+    def setup(run: RunContext) -> None:
+        run.clock = lambda: next(ticks)
+        run.rng = random.Random(given.seed)
+        runs.append(run)
+
+    found: dict[str, bytes] = {}
+    try:
+        result = prog.run(
+            engine=engine,
+            ctx=given.ctx if prog_type.fields is None else None,
+            data=given.data if prog_type.packet else None,
+            verify=verified,
+            budget=None if verified else _BUDGET,
+            setup=setup,
+        )
+    except BpfError as error:
+        early = isinstance(error, RunFault)
+        found["end"] = places.text(str(error).encode()) if early else f"refused: {error}".encode()
+    else:
+        found["end"] = b""
+        found["r0"] = places.word(result.r0).to_bytes(8, "little")
+        found["ctx"], found["data"] = places.words(result.ctx), places.words(result.data)
+    for run in runs:
+        found["stdout"] = places.text(bytes(run.stdout.data))
+        found["stderr"] = places.text(bytes(run.stderr.data))
+        found["trace"] = places.text(bytes(run.trace))
+        for i, fault in enumerate(run.faults):
+            found[f"fault {i}"] = struct.pack("<QQ?", fault.insn, fault.addr, fault.write)
+    for live in prog.owner.machine.maps:
+        found.update(_contents(prog.owner, live, places))
+    return Left(prog.name, verified, found)
+
+
+def _contents(obj: vm.Object, live: Map, places: _Places) -> Iterator[tuple[str, bytes]]:
+    name = live.defn.name
+    if live.defn.map_type != MapType.ARENA:
+        for key in live.keys_in_order():
+            yield f"map {name}, key {key.hex()}", places.words(live[key])
+        return
+    free = obj.arena.free_ranges()
+    ends = [(-1, -1), *free, (live.defn.max_entries, 0)]
+    for (_, last), (start, _) in itertools.pairwise(ends):
+        for page in range(last + 1, start):
+            data = obj.arena.page(page)
+            if data is not None:
+                yield f"arena {name}, page {page * PAGE_SIZE:#x}", places.words(data)
+
+
+# -- the command -------------------------------------------------------------------------------
+
+
+def diff(file: str | None, random: int | None, seed: int) -> int:
+    """`bpfvm diff`: compare the engines on a file's programs, or on random ones."""
+    if file is not None:
+        return _diff_file(file, random, seed)
+    if random is None:
+        raise BpfError("diff: a FILE, or --random N for random programs, or both")
+    return _diff_random(random, seed)
+
+
+def _diff_file(file: str, rounds: int | None, seed: int) -> int:
+    obj = open_object(file)
+    report = Report(file)
+    progs = report.choose(obj, None)
+    if not progs:
+        return report.exit
+    inputs = [Input(seed=seed)]
+    if rounds is not None:
+        inputs = [_random_input(seed + i) for i in range(rounds)]
+    first: dict[str, str] = {}
+    for given in inputs:
+        for difference in compare(obj.file, given):
+            again = "" if rounds is None else f" (again: --random 1 --seed {given.seed})"
+            first.setdefault(difference.prog, f"{difference}{again}")
+    for prog in progs:
+        if prog.name in first:
+            print(f"differs: {first[prog.name]}")
+        else:
+            print(f"same: {prog.name}")
+    return max(report.exit, Exit.FAILED if first else Exit.FINE)
+
+
+def _random_input(seed: int) -> Input:
+    rng = random.Random(seed)
+    # From an Ethernet header up; and whole words for the types whose context is plain memory.
+    packet = rng.randbytes(rng.randrange(14, 256))
+    return Input(rng.randbytes(8 * rng.randrange(1, 13)), packet, seed)
+
+
+def _diff_random(count: int, seed: int) -> int:
+    verified = 0
+    for number in range(seed, seed + count):
+        program = generate.random_program(number)
+        file = ObjectFile(f"random {number}", {program.name: program}, program.maps)
+        left = compare(file, _random_input(number))
+        if left:
+            print(disassemble(file, vm.HELPER_IDS), end="")
+            print(f"differs: {left[0]} (again: --random 1 --seed {number})")
+            return Exit.FAILED
+    print(f"same: {count} random programs, seeds {seed} to {seed + count - 1}")
+    return Exit.FINE

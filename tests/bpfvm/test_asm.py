@@ -235,8 +235,8 @@ def test_directives() -> None:
         (0x18, 2, 5, 1),
     ]
     assert first.insns[3].imm == 1
-    assert (first.kfuncs, first.weak_kfuncs) == (("maybe",), {"maybe"})
-    assert (second.kfuncs, second.weak_kfuncs, second.sleepable) == (("zero", "one"), set(), True)
+    assert (first.kfuncs, first.weak_kfuncs) == (("maybe",), frozenset({"maybe"}))
+    assert (second.kfuncs, second.weak_kfuncs, second.sleepable) == (("zero", "one"), frozenset(), True)
     assert third.sleepable
 
 

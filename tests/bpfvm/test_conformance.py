@@ -1,0 +1,111 @@
+"""bpf_conformance's public vectors, in both engines; the format is in its module `datafile`."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+from datafile import read_upstream
+from run_vectors import ENGINES, HELPER_IDS, machine_for, run_in_sandbox
+
+from bpfvm.asm import assemble
+from bpfvm.disasm import disassemble
+from bpfvm.errors import AsmError, LoadError
+from bpfvm.flow import check_structure, find_subprogs
+from bpfvm.insn import decode, encode
+from bpfvm.program import ObjectFile, Program
+
+SUITE = Path(__file__).resolve().parents[2].parent / "shared" / "conformance"
+ABSENT = pytest.mark.skip(reason="no conformance vectors: ../shared/conformance is not there")
+
+
+def vectors(folder: str, pattern: str = "*.data") -> list[object]:
+    """The files of one folder as parameters, or one that is skipped with the reason."""
+    found = sorted((SUITE / folder).glob(pattern))
+    if not found:
+        return [pytest.param(SUITE, id=folder, marks=ABSENT)]
+    return [pytest.param(path, id=path.stem) for path in found]
+
+
+#: Vectors that an engine does not pass, each with the reason: (engine, name) -> reason. A vector
+#: that is listed and passes fails the test.
+EXPECTED_FAILURES: dict[tuple[str, str], str] = {}
+
+#: Vectors in negative/ whose text must not assemble, and what the complaint says.
+COMPLAINTS = {
+    "invalid_imm32_hex_range": "out of the 32-bit range",
+    "invalid_lock": "missing operand",
+    "invalid_lock2": "missing operand",
+    "invalid_offset": "expected a memory operand",
+    "invalid_offset_range": "out of the 16-bit range",
+    "invalid_operand_count": "missing operand",
+}
+
+
+def program_of(path: Path) -> ObjectFile:
+    vector = read_upstream(path)
+    if vector.raw:
+        words = [int(word, 16 if word.startswith("0x") else 10) for word in vector.raw]
+        code = decode(b"".join(struct.pack("<Q", word) for word in words))
+        program = Program("main", code, "socket_filter", find_subprogs(code))
+        return ObjectFile(str(path), {"main": program})
+    return assemble(vector.asm, path.name, helpers=HELPER_IDS)
+
+
+@pytest.mark.parametrize("path", vectors("tests"))
+@pytest.mark.parametrize("engine", ENGINES)
+def test_vector(engine: str, path: Path, request: pytest.FixtureRequest) -> None:
+    reason = EXPECTED_FAILURES.get((engine, path.stem))
+    if reason is not None:
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+    vector = read_upstream(path)
+    obj = program_of(path)
+    outcome = run_in_sandbox(engine, obj.programs["main"], machine_for(obj), vector.mem)
+    assert outcome.r0 == vector.result
+
+
+@pytest.mark.parametrize("path", vectors("tests"))
+def test_text_survives_the_round_trip(path: Path) -> None:
+    program = program_of(path).programs["main"]
+    check_structure(program.insns)
+    again = assemble(disassemble(program, HELPER_IDS), helpers=HELPER_IDS).programs["main"]
+    assert again == program
+
+
+@pytest.mark.parametrize("path", [p for p in vectors("tests") if "lddw.data" in str(p)])
+def test_raw_words_and_text_agree(path: Path) -> None:
+    text = assemble(read_upstream(path).asm).programs["main"].insns
+    assert encode(text) == encode(program_of(path).programs["main"].insns)
+
+
+@pytest.mark.parametrize("path", vectors("negative", "[!u]*.data"))
+def test_wrong_text_is_refused(path: Path) -> None:
+    vector = read_upstream(path)
+    if vector.unknown:
+        assert vector.unknown == "-- Unknown directive"  # the file is void, as it says
+        return
+    if vector.error == "Invalid":
+        # The text is fine: upstream expects that its runner tells a result from an error.
+        assert len(assemble(vector.asm).programs["main"].insns) == 2
+        return
+    with pytest.raises(AsmError) as caught:
+        assemble(vector.asm, path.name)
+    # Of a vector that is not listed here only that it is refused is known.
+    assert COMPLAINTS.get(path.stem, "") in str(caught.value)
+
+
+@pytest.mark.parametrize("path", vectors("negative", "unused-*.data"))
+def test_a_nonzero_unused_field_is_refused(path: Path) -> None:
+    code = decode(bytes(int(byte, 16) for byte in read_upstream(path).raw))
+    with pytest.raises(LoadError, match=r"reserved field|invalid fields"):
+        check_structure(code)
+
+
+def test_the_suite_is_whole() -> None:
+    if not SUITE.is_dir():
+        pytest.skip("no conformance vectors: ../shared/conformance is not there")
+    assert len(list((SUITE / "tests").glob("*.data"))) >= 215
+    assert len(list((SUITE / "negative").glob("*.data"))) >= 42
+    listed = {name for _, name in EXPECTED_FAILURES} | COMPLAINTS.keys()
+    assert all(list(SUITE.glob(f"*/{name}.data")) for name in listed)

@@ -1,0 +1,127 @@
+"""The two vector formats: bpf_conformance's `.data` files, and ours (tests/README.md)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+#: bpf_conformance's directives, matched by substring in this order; None: ignored text.
+_UPSTREAM = {
+    "asm": "asm",
+    "result": "result",
+    "mem": "mem",
+    "raw": "raw",
+    "no register offset": None,
+    " c": None,
+    "error": "error",
+}
+
+
+@dataclass
+class Upstream:
+    """A bpf_conformance vector.
+
+    Attributes:
+        asm: program text.
+        raw: lines of the raw section, uninterpreted: 64-bit words in tests/, bytes in negative/.
+        mem: what r1 points to.
+        result: expected r0.
+        error: expected message of a failing plugin; "" where the section is empty.
+        unknown: a directive that the format does not have, which makes the file void.
+    """
+
+    asm: str = ""
+    raw: list[str] = field(default_factory=list)
+    mem: bytes = b""
+    result: int | None = None
+    error: str | None = None
+    unknown: str = ""
+
+
+def read_upstream(path: Path) -> Upstream:
+    """Return the vector in *path*, by the rules of bpf_conformance's own runner."""
+    vector = Upstream()
+    section: str | None = None
+    mem: list[str] = []
+    for line in path.read_text(encoding="latin-1").split("\n"):
+        line = line.removesuffix("\r").split("#")[0]
+        if "--" in line:
+            found = [name for name in _UPSTREAM if name in line]
+            if not found:
+                vector.unknown = line
+                return vector
+            section = _UPSTREAM[found[0]]
+            if section == "error":
+                vector.error = ""
+        elif section == "asm":
+            vector.asm += line + "\n"
+        elif section == "raw":
+            vector.raw += line.split()
+        elif section == "mem":
+            mem += line.split()
+        elif section == "result" and line.strip():
+            vector.result = int(line, 16 if "0x" in line else 10)
+        elif section == "error" and line:
+            vector.error = line
+    vector.mem = bytes(int(byte, 16) & 0xFF for byte in mem)
+    return vector
+
+
+SECTIONS = frozenset(
+    {
+        *("asm", "raw", "mem", "ctx", "data"),  # what goes in
+        *("result", "mem out", "ctx out", "data out", "stderr", "fault"),  # what a run leaves
+        *("error", "verdict", "log"),  # what assembler and verifier say
+        *("no interp", "no jit"),  # an engine's excuse
+    }
+)
+
+
+@dataclass
+class Vector:
+    """A vector of ours: what each section holds, its lines joined."""
+
+    name: str
+    sections: dict[str, str]
+
+    def text(self, section: str) -> str | None:
+        """Return a section's text, stripped, or None where there is no such section."""
+        found = self.sections.get(section)
+        return None if found is None else found.strip()
+
+    def bytes(self, section: str) -> bytes | None:
+        """Return a section of hex bytes."""
+        found = self.sections.get(section)
+        if found is None:
+            return None
+        return bytes.fromhex("".join(line.split("#")[0] for line in found.splitlines()))
+
+
+def read_vector(path: Path, root: Path) -> Vector:
+    """Return the vector in *path*.
+
+    Raises:
+        ValueError: it does not begin with a comment, or a section is unknown or given twice.
+    """
+    name = str(path.relative_to(root).with_suffix(""))
+    lines = path.read_text().splitlines()
+    if not lines or not lines[0].startswith("# "):
+        raise ValueError(f"{name}: the first line must tell what the vector is for: # ...")
+    sections: dict[str, str] = {}
+    current = ""
+    for number, line in enumerate(lines, 1):
+        if line.startswith("--"):
+            current = line[2:].strip()
+            if current not in SECTIONS:
+                known = ", ".join(sorted(SECTIONS))
+                raise ValueError(f"{name}:{number}: unknown section {current!r}: expected {known}")
+            if current in sections:
+                raise ValueError(f"{name}:{number}: section {current} is given twice")
+            sections[current] = ""
+        elif current:
+            sections[current] += line + "\n"
+        elif line and not line.startswith("#"):
+            raise ValueError(f"{name}:{number}: text before the first section")
+    if "asm" not in sections and "raw" not in sections:
+        raise ValueError(f"{name}: no program: expected a section asm or raw")
+    return Vector(name, sections)

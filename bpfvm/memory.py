@@ -246,10 +246,9 @@ class AddressSpace:
         that follow each other don't change the table.
         """
         with self._lock:
-            for i, (idle, region) in enumerate(self._idle):
-                if idle == spec:
-                    del self._idle[i]
-                    return region
+            for i in reversed(range(len(self._idle))):
+                if self._idle[i][0] == spec:
+                    return self._idle.pop(i)[1]
             blocks = self._blocks.get((spec.block_size, spec.low))
             base, view = blocks.pop() if blocks else self._alloc(spec.block_size, spec.low)
             region = Region(base, spec.size, spec.kind, spec.writable, view[: spec.size])

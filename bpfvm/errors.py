@@ -19,6 +19,7 @@ __all__ = [
     "MapError",
     "Rejected",
     "RunFault",
+    "RunRefused",
     "bug_report",
 ]
 
@@ -42,6 +43,14 @@ class LoadError(BpfError):
 
 class MapError(BpfError):
     """A map operation that failed, with the kernel's positive `errno`."""
+
+    def __init__(self, message: str, errno: int) -> None:
+        self.errno = errno
+        super().__init__(message)
+
+
+class RunRefused(BpfError):
+    """Input that a test-run refuses, with the kernel's positive `errno`."""
 
     def __init__(self, message: str, errno: int) -> None:
         self.errno = errno

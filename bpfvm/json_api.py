@@ -17,7 +17,7 @@ from typing import BinaryIO
 from bpfvm import vm
 from bpfvm.bits import s32, u32
 from bpfvm.console import Exit
-from bpfvm.errors import BpfError, MapError, RunFault, bug_report
+from bpfvm.errors import BpfError, MapError, RunFault, RunRefused, bug_report
 from bpfvm.flow import check_structure, find_subprogs
 from bpfvm.insn import Insn, decode, encode
 from bpfvm.isa import CallKind, LdKind
@@ -241,7 +241,7 @@ def _refused(error: BpfError) -> Answer:
 
 
 def _errno_of(error: BpfError) -> int:
-    return error.errno if isinstance(error, MapError) else errno.EINVAL
+    return error.errno if isinstance(error, MapError | RunRefused) else errno.EINVAL
 
 
 def _ended(error: BpfError) -> Answer:

@@ -17,9 +17,9 @@ from bpfvm.errors import BpfError
 from bpfvm.maps.base import MapFlags, MapType
 from bpfvm.program import Linkage, MapDef, Param
 from bpfvm.rules import KERNELS, NEWEST
+from bpfvm.testrun import MEM
 
 __all__ = [
-    "MEM",
     "DumpSpec",
     "FixupSpec",
     "FuncSpec",
@@ -33,8 +33,6 @@ __all__ = [
     "read_request",
 ]
 
-#: The pseudo program type of the conformance suite's entry state.
-MEM = "mem"
 _MAX_REPEAT, _MAX_TIMES = 10_000_000, 1000
 _F = TypeVar("_F", bound=IntFlag)
 

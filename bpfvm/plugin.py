@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from bpfvm import vm
 from bpfvm.console import Exit
 from bpfvm.errors import BpfError, RunFault
+from bpfvm.testrun import MEM
 
 __all__ = ["command", "main"]
 
@@ -53,7 +54,7 @@ def command(arguments: Sequence[str]) -> int:
 
 
 def _run(code: bytes, order: _Order) -> int:
-    prog = vm.from_bytes(code, "mem").programs["main"]
+    prog = vm.from_bytes(code, MEM).programs["main"]
     return prog.run(engine=order.engine, data=order.memory, verify=False).r0
 
 

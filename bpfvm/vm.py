@@ -334,15 +334,17 @@ def from_bytes(
 ) -> Object:
     """Return an object with one program of the raw slots *insns* (8 bytes each, little-endian).
 
-    *sleepable* defaults to what the program type demands.
+    *sleepable* defaults to what the program type demands. The type "mem" is the conformance
+    suite's entry state, for the sandbox: r1 = address of the run's *data*, r2 = its length.
 
     Raises:
         BpfError: not whole slots, or an unknown program type.
     """
-    if prog_type not in PROG_TYPES:
+    if prog_type not in (*PROG_TYPES, testrun.MEM):
         raise BpfError(f"unknown program type {prog_type!r}")
     if sleepable is None:
-        sleepable = PROG_TYPES[prog_type].sleepable is Sleepable.MUST
+        row = PROG_TYPES.get(prog_type)
+        sleepable = row is not None and row.sleepable is Sleepable.MUST
     code = decode(insns, name)
     program = Program(
         name, code, prog_type, find_subprogs(code, {0: name}), sleepable, license=license

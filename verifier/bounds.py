@@ -144,10 +144,11 @@ def contains(s: Scalar, x: int) -> bool:
 
 @lru_cache(maxsize=1 << 14)  # the same insn sees the same scalars on many paths
 def sync(s: Scalar) -> Scalar:
-    """Return the same members with tnum and ranges tightened from each other.
+    """Return *s* with tnum and ranges tightened by each other; every member is kept.
 
-    kernel: reg_bounds_sync, in its order: ranges from the tnum; ranges from each other, three
-    rounds; the tnum from the ranges; ranges from the tnum. An empty set may give any set.
+    kernel: reg_bounds_sync, in its order: ranges by the tnum; ranges by each other, three rounds;
+    the tnum by the ranges; ranges by the tnum. An empty set may become any other. No lower bound
+    in the order of `range_within`: `_by_low_half` replaces an end where it could tighten it.
     """
     s = _by_tnum(s)
     if not s.mask:

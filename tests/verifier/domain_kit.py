@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from hypothesis import settings
-from hypothesis import strategies as st
+import random
+from collections.abc import Iterator
 
 from bpfvm.bits import S64_MAX, U32_MAX, U64_MAX, s32, s64, u32
 from bpfvm.isa import AluOp, JmpOp
 from verifier import tnum
-from verifier.bounds import UNKNOWN, Scalar, contains, sync
+from verifier.bounds import UNKNOWN, Scalar, const, contains, sync
 
-__all__ = ["LAWS", "Sampled", "compare", "compute", "sampled", "values"]
-
-#: The same cases in every run: a failure is one that stays.
-LAWS = settings(max_examples=300, deadline=None, derandomize=True)
+__all__ = ["Sampled", "compare", "compute", "parse", "samples", "values"]
 
 #: A scalar and some of its members.
 Sampled = tuple[Scalar, list[int]]
@@ -21,32 +18,37 @@ Sampled = tuple[Scalar, list[int]]
 _EDGES = (0, 1 << 31, U32_MAX, 1 << 32, S64_MAX, 1 << 63, U64_MAX)
 
 
-def values() -> st.SearchStrategy[int]:
-    """Numbers of all sizes, more of those where a range wraps round."""
-    near_edge = st.builds(
-        lambda edge, step: edge + step & U64_MAX, st.sampled_from(_EDGES), st.integers(-20, 20)
-    )
-    sized = st.integers(0, 64).flatmap(lambda bits: st.integers(0, (1 << bits) - 1))
-    return st.one_of(near_edge, sized)
+def values(rng: random.Random) -> int:
+    """Return a number of any size, more often one where a range wraps round."""
+    if rng.random() < 0.5:
+        return rng.choice(_EDGES) + rng.randint(-20, 20) & U64_MAX
+    return rng.getrandbits(rng.randint(1, 64))
 
 
-@st.composite
-def sampled(draw: st.DrawFn) -> Sampled:
-    """A scalar that some insns could have left, and one to four of its members."""
-    base = draw(values())
-    near = st.integers(-300, 300).map(lambda step: base + step & U64_MAX)
-    members = [base, *draw(st.lists(st.one_of(near, values()), max_size=3))]
-    t = tnum.const(base)
+def samples(count: int, seed: int = 0) -> Iterator[Sampled]:
+    """Yield scalars as insns could have left them, each with one to four of its members."""
+    rng = random.Random(seed)
+    for _ in range(count):
+        base = values(rng)
+        members = [base]
+        while rng.random() < 0.6 and len(members) < 4:
+            is_near = rng.random() < 0.6
+            members.append(base + rng.randint(-300, 300) & U64_MAX if is_near else values(rng))
+        yield _around(members, rng), members
+
+
+def _around(members: list[int], rng: random.Random) -> Scalar:
+    t = tnum.const(members[0])
     for member in members:
         t = tnum.union(t, tnum.const(member))
     views = [[view(x) for x in members] for view in (s64, int, s32, u32)]
     fields = [*t, *(end for view in views for end in (min(view), max(view)))]
     for ends in (slice(0, 2), *(slice(i, i + 1) for i in range(2, 10))):
-        if draw(st.integers(0, 3)) == 0:
+        if rng.random() < 0.25:
             fields[ends] = UNKNOWN[ends]
     scalar = sync(Scalar(*fields))
     assert all(contains(scalar, x) for x in members)
-    return scalar, members
+    return scalar
 
 
 def compute(op: AluOp, width: int, a: int, b: int) -> int:
@@ -97,3 +99,25 @@ def compare(op: JmpOp, width: int, a: int, b: int) -> bool:
         JmpOp.JSLE: sa <= sb,
     }
     return results[op]
+
+
+_FIELDS = ("smin", "smax", "umin", "umax", "smin32", "smax32", "umin32", "umax32")
+
+
+def parse(text: str) -> Scalar:
+    """Return the scalar that the kernel's log prints as *text*: it leaves out only defaults."""
+    if not text.startswith("scalar("):
+        return const(int(text, 0))
+    fields = dict(zip(("value", "mask", *_FIELDS), UNKNOWN, strict=True))
+    for part in text.removeprefix("scalar(").removesuffix(")").replace("; ", ";").split(","):
+        if part.startswith("var_off="):
+            pair = part.removeprefix("var_off=(").removesuffix(")").split(";")
+            fields["value"], fields["mask"] = (int(x, 0) for x in pair)
+        elif part:
+            *names, number = part.split("=")
+            for name in names:
+                end = int(number, 0)
+                if name[0] == "s":
+                    end = s32(end) if name.endswith("32") else s64(end)
+                fields[name] = end
+    return Scalar(*fields.values())

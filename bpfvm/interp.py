@@ -279,8 +279,8 @@ def _link(xlated: Xlated, machine: Machine) -> Linked:
         xlated.verified,
         constants,
         sites,
-        arena.kern_vm_start if arena else None,
-        arena.user_vm_start if arena else None,
+        arena.kern_vm_start if arena is not None else None,
+        arena.user_vm_start if arena is not None else None,
     )
 
 

@@ -186,9 +186,12 @@ class RunContext:
             callers: slots of the calls that are open, innermost last.
         """
         arena = self.machine.arena
-        if arena and -ARENA_GUARD <= reg + off - arena.kern_vm_start < (1 << 32) + ARENA_GUARD:
-            reg -= arena.kern_vm_start
-        addr = u64(hi32(arena.user_vm_start if arena else 0) + reg + off)
+        high = 0
+        if arena is not None:
+            high = hi32(arena.user_vm_start)
+            if -ARENA_GUARD <= reg + off - arena.kern_vm_start < (1 << 32) + ARENA_GUARD:
+                reg -= arena.kern_vm_start
+        addr = u64(high + reg + off)
         self.faults.append(Fault(pc, addr, write))
         how = "WRITE" if write else "READ"
         self.stderr.push(

@@ -206,16 +206,12 @@ class _Program:
             self._costs[block.start] = block.cost
 
     def _compile_and_run(self, block: flow.Block, r: list[int], state: State) -> int:
-        code = self.block_text(block)
+        code = block_source(self._linked, block)
         found: dict[str, _Block] = {}
         where = f"<{self.xlated.program.name} insn {block.start}>"
         exec(compile(code, where, "exec"), self._names, found)
         run = self._blocks[block.start] = found["block"]
         return run(r, state)
-
-    def block_text(self, block: flow.Block) -> str:
-        """Return the Python text that runs for *block*."""
-        return block_source(self._linked, block)
 
     def run(self, run: RunContext, r1: int, r2: int = 0) -> int:
         """Run to the end and return r0."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from bpfvm import isa
 from bpfvm.flow import find_subprogs
@@ -75,7 +76,10 @@ class Bench:
     """A machine with a stack, and runs on it."""
 
     def __init__(
-        self, registry: Registry | None = None, arena: FakeArena | None = None, maps: Sequence = ()
+        self,
+        registry: Registry | None = None,
+        arena: FakeArena | None = None,
+        maps: Sequence[Any] = (),
     ) -> None:
         self.space = AddressSpace()
         size = FRAME_SIZE * MAX_FRAMES
@@ -88,20 +92,20 @@ class Bench:
     def stack_top(self) -> int:
         return self.stack.base + self.stack.size
 
-    def xlated(self, insns: Sequence[Insn], *, verified: bool = False, **fields: object) -> Xlated:
+    def xlated(self, insns: Sequence[Insn], *, verified: bool = False, **fields: Any) -> Xlated:
         program = Program("test", tuple(insns), "socket_filter", find_subprogs(insns), **fields)
         sandboxed = unverified(program)
         return replace(sandboxed, verified=True) if verified else sandboxed
 
-    def context(self, xlated: Xlated, **fields: object) -> RunContext:
+    def context(self, xlated: Xlated, **fields: Any) -> RunContext:
         self.last = RunContext(self.machine, xlated.program, self.stack_top, **fields)
         return self.last
 
-    def run_xlated(self, xlated: Xlated, r1: int = 0, r2: int = 0, **fields: object) -> int:
+    def run_xlated(self, xlated: Xlated, r1: int = 0, r2: int = 0, **fields: Any) -> int:
         linked = Interpreter().link(xlated, self.machine)
         return linked.run(self.context(xlated, **fields), r1, r2)
 
-    def run(self, *parts: Insn | Sequence[Insn], r1: int = 0, r2: int = 0, **fields: object) -> int:
+    def run(self, *parts: Insn | Sequence[Insn], r1: int = 0, r2: int = 0, **fields: Any) -> int:
         """Run *parts* and a final exit in the sandbox; return r0."""
         return self.run_xlated(self.xlated(flat(*parts, EXIT)), r1, r2, **fields)
 
@@ -111,7 +115,7 @@ class Bench:
         r1: int = 0,
         r2: int = 0,
         aux: Callable[[int], InsnAux] | None = None,
-        **fields: object,
+        **fields: Any,
     ) -> int:
         """Run *parts* and a final exit as if the verifier had made them."""
         xlated = self.xlated(flat(*parts, EXIT), verified=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from interp_kit import PAGE, U64, Bench, FakeArena, lddw, op
 
@@ -74,7 +76,7 @@ def test_an_absent_page(bench: Bench, arena: FakeArena, row: isa.InsnDef, clear:
     base = ABSENT + 4
     insn = op(row.mnemonic, 3, 1, off=-4) if is_load else op(row.mnemonic, 1, 3, off=-4)
     poison = (lddw(0, 0xAAAA_BBBB_CCCC), lddw(3, 0x1111_2222_3333))
-    run = {"r1": base, "clear_on_fault": clear}
+    run: dict[str, Any] = {"r1": base, "clear_on_fault": clear}
     r0 = bench.run_verified(*poison, insn, **run)
     r3 = bench.run_verified(*poison, insn, op("mov_reg", 0, 3), **run)
     cleared = row.kind is Kind.LDX or (clear and (row.fetch or row.kind is Kind.LOAD_ACQ))

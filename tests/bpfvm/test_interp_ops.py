@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from interp_kit import EXIT, U64, Bench, lddw, op
 
-from bpfvm import isa
+from bpfvm import isa, semantics
 from bpfvm.isa import AluOp, AtomicOp, EndOp, JmpOp, Kind
 
 EDGES = [0, 1, 2, 7, 31, 32, 33, 63, 64, 65, 255, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**63 - 1]
@@ -61,7 +61,18 @@ def alu(op_: AluOp, x: int, y: int, width: int) -> int:
         AluOp.MOV: lambda: y,
         AluOp.NEG: lambda: m - x,
     }
-    return results[op_]() % m
+    return int(results[op_]() % m)
+
+
+def test_every_operation_has_an_expression() -> None:
+    assert set(semantics.ALU) == set(AluOp)
+    assert set(semantics.END) == set(EndOp)
+    assert set(semantics.JMP) == set(JmpOp)
+    assert set(semantics.ATOMIC) == set(AtomicOp)
+
+
+def test_names_in_expressions_are_replaced_as_words() -> None:
+    assert semantics.expression("sx + x * xx", {"x": "r[1]", "sx": "s"}) == "s + r[1] * xx"
 
 
 ALU_ROWS = [r for r in isa.TABLE if r.kind in (Kind.ALU, Kind.MOV, Kind.NEG)]
@@ -185,7 +196,7 @@ def atomic(op_: AtomicOp, old: int, src: int, r0: int, width: int) -> int:
         AtomicOp.XCHG: src,
         AtomicOp.CMPXCHG: src if old % m == r0 % m else old,
     }
-    return new[op_] % m
+    return int(new[op_] % m)
 
 
 ATOMIC_ROWS = [r for r in isa.TABLE if r.kind is Kind.ATOMIC and not r.arena]

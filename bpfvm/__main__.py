@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
 import traceback
+import warnings
 
 import click
 
@@ -26,7 +28,9 @@ def main(args: list[str] | None = None) -> int:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Names in objects may hold what the terminal's encoding can't show.
-    sys.stdout.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    warnings.formatwarning = lambda message, *_: f"bpfvm: warning: {message}\n"
     try:
         result = cli.main(args, prog_name="bpfvm", standalone_mode=False)
         return int(result) if isinstance(result, int) else EXIT_FINE

@@ -21,9 +21,13 @@ class Exit(IntEnum):
     BAD_INPUT = 2
 
 
+#: Where the kernel says it differently than Python, or Python has no name.
+_KERNEL_NAMES = {errno.EOPNOTSUPP: "EOPNOTSUPP", 524: "ENOTSUPP"}
+
+
 def errno_name(number: int) -> str:
     """Return the name of a positive errno, such as EACCES."""
-    return {524: "ENOTSUPP"}.get(number) or errno.errorcode.get(number, str(number))
+    return _KERNEL_NAMES.get(number) or errno.errorcode.get(number, str(number))
 
 
 def open_object(file: str, *, live: bool = False) -> vm.Object:
@@ -71,5 +75,5 @@ class Report:
             raise BpfError(f"{self.file}: no programs")
         for name, error in obj.broken.items():
             if prog in (None, name):
-                self.complain(f"{name}: {error}")
+                self.complain(str(error))
         return [p for p in obj.programs.values() if prog in (None, p.name)]

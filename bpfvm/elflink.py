@@ -21,7 +21,7 @@ from bpfvm.insn import MAX_INSNS, SLOT, Insn, decode
 from bpfvm.isa import CallKind, Kind, LdKind
 from bpfvm.program import LineInfo, Linkage, Param, Program, Subprog
 
-__all__ = ["link_programs"]
+__all__ = ["link_function", "link_programs"]
 
 #: Where subprogs live.
 _TEXT = ".text"
@@ -81,19 +81,7 @@ def link_programs(
 ) -> tuple[dict[str, Program], dict[str, LoadError]]:
     """Return the programs of *elf* by name in file order, and the errors of those that have one."""
     entries = _functions(elf)
-    tables = _Tables(
-        elf,
-        btf,
-        ext,
-        maps,
-        {f.start: f for f in entries if f.section.name == _TEXT},
-        frozenset(
-            v.name
-            for v in (btf.datasecs.get(".ksyms", ()) if btf else ())
-            if v.kind is BtfKind.FUNC
-        ),
-        _license(elf),
-    )
+    tables = _tables(elf, btf, ext, maps, entries)
     programs: dict[str, Program] = {}
     broken: dict[str, LoadError] = {}
     for func in entries:
@@ -109,6 +97,39 @@ def link_programs(
             reason = str(err).removeprefix(f"{elf.origin}: ")
             broken[name] = elf.error(f"program '{func.name}': {reason}")
     return programs, broken
+
+
+def link_function(
+    elf: Elf, btf: Btf | None, ext: BtfExt | None, maps: ObjectMaps, name: str, prog_type: str
+) -> Program:
+    """Return the function *name*, whatever its section, as a program of *prog_type*.
+
+    Raises:
+        LoadError: there is none, or it can't be linked.
+    """
+    entries = _functions(elf)
+    main = next((f for f in entries if f.name == name), None)
+    if main is None:
+        raise elf.error(f"no function {name!r}")
+    return _Linker(_tables(elf, btf, ext, maps, entries), main).linked(prog_type)
+
+
+def _tables(
+    elf: Elf, btf: Btf | None, ext: BtfExt | None, maps: ObjectMaps, entries: Sequence[_Func]
+) -> _Tables:
+    return _Tables(
+        elf,
+        btf,
+        ext,
+        maps,
+        {f.start: f for f in entries if f.section.name == _TEXT},
+        frozenset(
+            v.name
+            for v in (btf.datasecs.get(".ksyms", ()) if btf else ())
+            if v.kind is BtfKind.FUNC
+        ),
+        _license(elf),
+    )
 
 
 def _functions(elf: Elf) -> list[_Func]:
@@ -153,11 +174,24 @@ class _Linker:
         if self.main.symbol.bind == Symbol.LOCAL:
             raise LoadError(f"section '{name}': static programs are not supported")
         prog_type, sleepable = matched
+        has_frags = section.split("/")[0] == "xdp.frags"
+        return self.linked(
+            prog_type.name,
+            sleepable=sleepable,
+            flags=_BPF_F_XDP_HAS_FRAGS if has_frags else 0,
+        )
+
+    def linked(self, prog_type: str, *, sleepable: bool = False, flags: int = 0) -> Program:
+        """Return the linked program as one of *prog_type*.
+
+        Raises:
+            LoadError: it can't be linked; the text names the insn or the symbol.
+        """
         self._place_all()
         return Program(
             self.main.name,
             tuple(self.insns),
-            prog_type.name,
+            prog_type,
             tuple(self._subprog(func, start) for func, start in self.placed.items()),
             sleepable,
             self.tables.license,
@@ -165,7 +199,7 @@ class _Linker:
             tuple(self.kfuncs),
             frozenset(self.weak),
             tuple(self._line_info()),
-            flags=_BPF_F_XDP_HAS_FRAGS if section.split("/")[0] == "xdp.frags" else 0,
+            flags=flags,
         )
 
     def _place_all(self) -> None:

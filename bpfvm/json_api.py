@@ -17,6 +17,7 @@ from typing import BinaryIO
 from bpfvm import vm
 from bpfvm.bits import s32, u32
 from bpfvm.console import Exit
+from bpfvm.context import PROG_TYPES
 from bpfvm.errors import BpfError, MapError, RunFault, RunRefused, bug_report
 from bpfvm.flow import check_structure, find_subprogs
 from bpfvm.insn import Insn, decode, encode
@@ -199,10 +200,14 @@ class _Work:
                 measured.append((result, time.perf_counter_ns() - start))
         except BpfError as caught:
             error = caught
-        self.out["run"] = {
-            **(_ended(error) if error is not None else _measured(measured, spec)),
+        run: Answer = {
+            **(_ended(error) if error is not None else _measured(measured)),
             **(_left_behind(runs[-1]) if runs else {}),
         }
+        prog_type = PROG_TYPES.get(prog.program.prog_type)
+        if spec.ctx_in is None and prog_type is not None and prog_type.fields is not None:
+            run["ctx"] = None  # a struct comes out only where one went in
+        self.out["run"] = run
         self.stage("run", error is None)
 
     # -- dumps ---------------------------------------------------------------------------------
@@ -250,7 +255,7 @@ def _ended(error: BpfError) -> Answer:
     return _refused(error)
 
 
-def _measured(measured: list[tuple[vm.Result, int]], spec: RunSpec) -> Answer:
+def _measured(measured: list[tuple[vm.Result, int]]) -> Answer:
     last = measured[-1][0]
     return {
         "ok": True,

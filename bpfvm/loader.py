@@ -22,14 +22,14 @@ from bpfvm.asm import assemble
 from bpfvm.btf import Btf, BtfExt
 from bpfvm.compile import compile_c
 from bpfvm.elf import MAGIC, Elf
-from bpfvm.elflink import link_programs
-from bpfvm.elfmaps import read_maps
+from bpfvm.elflink import link_function, link_programs
+from bpfvm.elfmaps import ObjectMaps, read_maps
 from bpfvm.errors import LoadError
 from bpfvm.flow import find_subprogs
 from bpfvm.insn import decode
 from bpfvm.program import ObjectFile, Program
 
-__all__ = ["MAX_FILE_SIZE", "load_elf", "load_path"]
+__all__ = ["MAX_FILE_SIZE", "load_elf", "load_function", "load_path"]
 
 #: Larger files are refused unread: the largest objects in use have a few MiB.
 MAX_FILE_SIZE = 32 << 20
@@ -78,6 +78,26 @@ def load_elf(data: bytes, origin: str) -> ObjectFile:
     Raises:
         LoadError: not a BPF object, damaged, or without any program.
     """
+    elf, btf, ext, maps = _read_elf(data, origin)
+    programs, broken = link_programs(elf, btf, ext, maps)
+    if not programs and not broken:
+        raise LoadError(f"{origin}: no programs: no function in a section such as 'xdp'")
+    return ObjectFile(origin, programs, tuple(maps.defs), broken, maps.symbols)
+
+
+def load_function(data: bytes, origin: str, name: str, prog_type: str) -> ObjectFile:
+    """Return one function of the ELF object *data*, whatever its section, as the only program,
+    of type *prog_type*.
+
+    Raises:
+        LoadError: not a BPF object, damaged, or without that function.
+    """
+    elf, btf, ext, maps = _read_elf(data, origin)
+    program = link_function(elf, btf, ext, maps, name, prog_type)
+    return ObjectFile(origin, {name: program}, tuple(maps.defs), symbols=maps.symbols)
+
+
+def _read_elf(data: bytes, origin: str) -> tuple[Elf, Btf | None, BtfExt | None, ObjectMaps]:
     elf = Elf(data, origin)
     btf, ext = None, None
     section = elf.section(".BTF")
@@ -86,11 +106,7 @@ def load_elf(data: bytes, origin: str) -> ObjectFile:
         section = elf.section(".BTF.ext")
         if section is not None:
             ext = BtfExt(section.data, btf, origin)
-    maps = read_maps(elf, btf)
-    programs, broken = link_programs(elf, btf, ext, maps)
-    if not programs and not broken:
-        raise LoadError(f"{origin}: no programs: no function in a section such as 'xdp'")
-    return ObjectFile(origin, programs, tuple(maps.defs), broken, maps.symbols)
+    return elf, btf, ext, read_maps(elf, btf)
 
 
 def _read(origin: str) -> bytes:

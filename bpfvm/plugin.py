@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from bpfvm import vm
 from bpfvm.console import Exit
 from bpfvm.errors import BpfError, RunFault
+from bpfvm.loader import load_function
 from bpfvm.testrun import MEM
 
 __all__ = ["command", "main"]
@@ -39,10 +40,7 @@ def command(arguments: Sequence[str]) -> int:
     try:
         order = _read(arguments)
         text = sys.stdin.read() if order.program is None else order.program
-        code = _hex(text, "the program")
-        if order.elf:
-            code = vm.elf_code(code)
-        result = _run(code, order)
+        result = _run(_hex(text, "the program"), order)
     except RunFault as error:
         print(error, file=sys.stderr)
         return Exit.FAILED
@@ -54,8 +52,11 @@ def command(arguments: Sequence[str]) -> int:
 
 
 def _run(code: bytes, order: _Order) -> int:
-    prog = vm.from_bytes(code, MEM).programs["main"]
-    return prog.run(engine=order.engine, data=order.memory, verify=False).r0
+    if order.elf:
+        obj = vm.Object(load_function(code, "stdin", "main", MEM))
+    else:
+        obj = vm.from_bytes(code, MEM)
+    return obj.programs["main"].run(engine=order.engine, data=order.memory, verify=False).r0
 
 
 def _read(arguments: Sequence[str]) -> _Order:

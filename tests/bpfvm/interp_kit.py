@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from bpfvm import isa
 from bpfvm.flow import find_subprogs
@@ -16,6 +16,9 @@ from bpfvm.program import Program
 from bpfvm.proto import Registry
 from bpfvm.runtime import FRAME_SIZE, MAX_FRAMES, Machine, RunContext
 from bpfvm.xlated import InsnAux, Xlated, unverified
+
+#: Fields of a Program or a RunContext, by keyword.
+Fields: TypeAlias = Any
 
 PAGE = 4096
 U64 = 2**64
@@ -92,20 +95,20 @@ class Bench:
     def stack_top(self) -> int:
         return self.stack.base + self.stack.size
 
-    def xlated(self, insns: Sequence[Insn], *, verified: bool = False, **fields: Any) -> Xlated:
+    def xlated(self, insns: Sequence[Insn], *, verified: bool = False, **fields: Fields) -> Xlated:
         program = Program("test", tuple(insns), "socket_filter", find_subprogs(insns), **fields)
         sandboxed = unverified(program)
         return replace(sandboxed, verified=True) if verified else sandboxed
 
-    def context(self, xlated: Xlated, **fields: Any) -> RunContext:
+    def context(self, xlated: Xlated, **fields: Fields) -> RunContext:
         self.last = RunContext(self.machine, xlated.program, self.stack_top, **fields)
         return self.last
 
-    def run_xlated(self, xlated: Xlated, r1: int = 0, r2: int = 0, **fields: Any) -> int:
+    def run_xlated(self, xlated: Xlated, r1: int = 0, r2: int = 0, **fields: Fields) -> int:
         linked = Interpreter().link(xlated, self.machine)
         return linked.run(self.context(xlated, **fields), r1, r2)
 
-    def run(self, *parts: Insn | Sequence[Insn], r1: int = 0, r2: int = 0, **fields: Any) -> int:
+    def run(self, *parts: Insn | Sequence[Insn], r1: int = 0, r2: int = 0, **fields: Fields) -> int:
         """Run *parts* and a final exit in the sandbox; return r0."""
         return self.run_xlated(self.xlated(flat(*parts, EXIT)), r1, r2, **fields)
 
@@ -115,7 +118,7 @@ class Bench:
         r1: int = 0,
         r2: int = 0,
         aux: Callable[[int], InsnAux] | None = None,
-        **fields: Any,
+        **fields: Fields,
     ) -> int:
         """Run *parts* and a final exit as if the verifier had made them."""
         xlated = self.xlated(flat(*parts, EXIT), verified=True)

@@ -25,6 +25,8 @@ from jit.state import FIRST_TRAP, Lowered, Word
 
 __all__ = ["Jit"]
 
+#: Slots from which on a program is compiled quickly.
+BIG_PROGRAM = 4096
 _MAIN = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64)
 
 
@@ -86,12 +88,22 @@ def _pool(lowered: Lowered, xlated: Xlated, machine: Machine) -> ctypes.Array[ct
 
 
 class Jit:
-    """The compiler. *pipeline* trades time to compile for speed of the code."""
+    """The compiler. *pipeline* trades time to compile for speed of the code.
+
+    Without one it is picked for each program: code of the sandbox spends its time in checks, and
+    LLVM takes more than linear time for big functions, so both are compiled quickly.
+    """
 
     name = "jit"
 
-    def __init__(self, pipeline: Pipeline = Pipeline.NORMAL) -> None:
+    def __init__(self, pipeline: Pipeline | None = None) -> None:
         self.pipeline = pipeline
+
+    def _pipeline(self, xlated: Xlated) -> Pipeline:
+        if self.pipeline is not None:
+            return self.pipeline
+        small = xlated.verified and len(xlated.insns) <= BIG_PROGRAM
+        return Pipeline.NORMAL if small else Pipeline.QUICK
 
     def link(self, xlated: Xlated, machine: Machine) -> Executable:
         """Compile *xlated* for runs on *machine*.
@@ -102,20 +114,22 @@ class Jit:
         """
         if not xlated.verified:
             check_structure(xlated.insns)
-        return _Program(xlated, machine, self.pipeline)
+        return _Program(xlated, machine, self._pipeline(xlated))
 
     def llvm_ir(self, xlated: Xlated, *, optimized: bool = False) -> str:
         """Return the LLVM IR of *xlated*, as lowered or after the optimisation passes."""
         text = self._lowered(xlated).text
-        return llvm.optimized_text(text, self.pipeline) if optimized else text
+        return llvm.optimized_text(text, self._pipeline(xlated)) if optimized else text
 
     def native_text(self, xlated: Xlated) -> str:
         """Return the assembly of *xlated* for this host."""
-        return llvm.native_text(self._lowered(xlated).text, self.pipeline)
+        return llvm.native_text(self._lowered(xlated).text, self._pipeline(xlated))
 
     def native_code(self, xlated: Xlated) -> bytes:
         """Return the machine code of *xlated*, not yet linked."""
-        return llvm.code_bytes(llvm.compile_object(self._lowered(xlated).text, self.pipeline))
+        return llvm.code_bytes(
+            llvm.compile_object(self._lowered(xlated).text, self._pipeline(xlated))
+        )
 
     def _lowered(self, xlated: Xlated) -> Lowered:
         if not xlated.verified:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import Enum, unique
+from enum import IntEnum, unique
 from functools import cache
 from typing import Any
 
@@ -17,16 +17,17 @@ __all__ = ["Code", "Pipeline", "code_bytes", "compile_object", "native_text", "o
 
 
 @unique
-class Pipeline(Enum):
-    """How much work goes into the code: (optimisation passes, code generation level)."""
+class Pipeline(IntEnum):
+    """How much work goes into the code: LLVM's code generation level, always after SROA.
 
-    QUICK = ("sroa", 0)
-    NORMAL = ("sroa", 1)
-    LEVEL2 = ("sroa", 2)
-    FULL = ("O2", 2)
+    LLVM's own pipelines (O1 and up) are not offered. The bytecode has been through one already,
+    so they gain next to nothing, and they are no match for hostile input: SimplifyCFG was seen to
+    abort the process on a thousand random jumps.
+    """
 
-    def __init__(self, passes: str, codegen: int) -> None:
-        self.passes, self.codegen = passes, codegen
+    QUICK = 0
+    NORMAL = 1
+    THOROUGH = 2
 
 
 @cache
@@ -60,25 +61,19 @@ def _optimized(text: str, pipeline: Pipeline) -> Iterator[tuple[Any, Any]]:
     Contexts and modules are closed here in their order: left to the garbage collector, a context
     may go before its module, which crashes.
     """
-    machine = _shared_machine(pipeline.codegen)
+    machine = _shared_machine(pipeline)
     with llvm.create_context() as context:
         try:
             module = llvm.parse_assembly(text, context)
         except RuntimeError as e:
             raise InternalError(f"LLVM refuses what we lowered: {e}") from e
         with module:
-            _run_passes(module, machine, pipeline)
+            _run_passes(module, machine)
             yield module, machine
 
 
-def _run_passes(module: Any, machine: Any, pipeline: Pipeline) -> None:  # noqa: ANN401
-    tuning = llvm.create_pipeline_tuning_options(speed_level=2)
-    # Of scalar code they make slower code that takes longer to compile (performance.md).
-    tuning.loop_vectorization = tuning.slp_vectorization = False
-    builder = llvm.create_pass_builder(machine, tuning)
-    if pipeline.passes == "O2":
-        builder.getModulePassManager().run(module, builder)
-        return
+def _run_passes(module: Any, machine: Any) -> None:  # noqa: ANN401
+    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options())
     passes = llvm.create_new_function_pass_manager()
     passes.add_sroa_pass()
     for function in module.functions:

@@ -23,7 +23,8 @@ from bpfvm.memory import RegionKind
 from bpfvm.runtime import FRAME_SIZE, MAX_FRAMES
 from bpfvm.xlated import Xlated
 from jit import alu
-from jit.mem import Access, Checked, Guard, PresenceCheck, Proven, sandbox_functions
+from jit.mem import Access, Guard, PresenceCheck, Proven
+from jit.sandbox import Checked, sandbox_functions
 from jit.state import (
     MAY_GOTO_SLICE,
     PENDING,
@@ -49,7 +50,9 @@ declare i32 @llvm.bswap.i32(i32)
 declare i64 @llvm.bswap.i64(i64)
 declare void @llvm.memset.inline.p0.i64(ptr, i8, i64, i1)
 
-define internal i64 @call_out(ptr %s, i64 %site) noinline nounwind {{
+define internal i64 @call_out(ptr %s, i64 %frame, i64 %site) noinline nounwind {{
+  %frame.at = getelementptr i64, ptr %s, i64 {int(Word.FRAME)}
+  store i64 %frame, ptr %frame.at
   %stop = getelementptr i64, ptr %s, i64 {int(Word.STOP)}
   store volatile i64 {PENDING}, ptr %stop
   %dispatch.at = getelementptr i64, ptr %s, i64 {int(Word.DISPATCH)}
@@ -420,7 +423,7 @@ class _Function:
         if row.arena:
             return self.arena_guard
         if not self.xlated.verified:
-            return Checked()
+            return Checked(self.arena)
         private = (RegionKind.STACK, RegionKind.CTX, RegionKind.PACKET)
         return Proven(volatile=self.xlated.aux[slot].access not in private)
 
@@ -466,7 +469,7 @@ class _Function:
 
     def _call_out(self, site: CallSlot | CallxSlot, args: int) -> None:
         for i in range(args):
-            self.fn.put(Word.ARG + i, self._get(1 + i))
+            self.fn.do(f"store i64 {self._get(1 + i)}, ptr {self.fn.item(Word.ARG, str(i))}")
         self._returned(self.fn.call_out(site))
 
     def _call_local(self, slot: int, callee: int) -> None:
@@ -478,7 +481,7 @@ class _Function:
         fn.label(deep)
         fn.stop_at(Trap(slot, f"call stack deeper than {MAX_FRAMES} frames"))
         fn.label(go)
-        fn.do(f"store i64 {slot}, ptr {fn.word(Word.CALLER, '%frame')}")
+        fn.do(f"store i64 {slot}, ptr {fn.item(Word.CALLER, '%frame')}")
         first = "0" if self.xlated.verified else self._get(0)
         args = ", ".join(f"i64 {value}" for value in (first, *map(self._get, range(1, 6))))
         result = fn.value(f"call i64 @sub_{callee}(ptr %s, i64 {frame}, {args})")

@@ -1,7 +1,7 @@
 """Loads, stores and atomics: what is emitted for one access, and the guards in front of it.
 
 A `Guard` decides whether an access happens. `Proven` trusts the verifier, `PresenceCheck` asks
-the arena's presence bytes, `Checked` (sandbox) the region table. A guard takes the whole access,
+the arena's presence bytes, `jit.sandbox.Checked` the region table. A guard takes the whole access,
 not just its address, so that a strategy whose check is the access itself can be another guard.
 
 Addresses are opaque integers, so LLVM knows nothing of what they may alias; plain accesses have
@@ -18,11 +18,10 @@ from typing import Protocol
 
 from bpfvm.errors import InternalError
 from bpfvm.isa import AtomicOp, InsnDef, Kind
-from bpfvm.runtime import ARENA_GUARD
-from jit.state import REGION_WORDS, ArenaSite, Trap, Word
+from jit.state import ArenaSite, Word
 from jit.text import FunctionText
 
-__all__ = ["Access", "Checked", "Guard", "PresenceCheck", "Proven", "sandbox_functions"]
+__all__ = ["Access", "Guard", "PresenceCheck", "Proven", "address_of", "emit_access", "or_absent"]
 
 _ATOMIC: dict[AtomicOp, str] = {
     AtomicOp.ADD: "add",
@@ -83,7 +82,7 @@ def _widen(fn: FunctionText, value: str, bits: int, *, signed: bool = False) -> 
     return fn.value(f"{'sext' if signed else 'zext'} i{bits} {value} to i64")
 
 
-def _emit_access(fn: FunctionText, access: Access, pointer: str, *, volatile: bool) -> str | None:
+def emit_access(fn: FunctionText, access: Access, pointer: str, *, volatile: bool) -> str | None:
     """Write the access itself; return its result as the register gets it."""
     row = access.row
     bits = row.size * 8
@@ -128,7 +127,7 @@ def _emit_atomic(fn: FunctionText, access: Access, at: str, vol: str) -> str | N
     return _widen(fn, old, bits) if row.fetch else None
 
 
-def _address_of(fn: FunctionText, access: Access) -> str:
+def address_of(fn: FunctionText, access: Access) -> str:
     """Return base + off, wrapping."""
     return fn.value(f"add i64 {access.base}, {access.off}") if access.off else access.base
 
@@ -142,9 +141,9 @@ class Proven:
     def access(self, fn: FunctionText, access: Access) -> str | None:
         """Write *access* without any check."""
         if access.pointer is not None:
-            return _emit_access(fn, access, access.pointer, volatile=False)
-        pointer = fn.pointer(_address_of(fn, access))
-        return _emit_access(fn, access, pointer, volatile=self.volatile)
+            return emit_access(fn, access, access.pointer, volatile=False)
+        pointer = fn.pointer(address_of(fn, access))
+        return emit_access(fn, access, pointer, volatile=self.volatile)
 
 
 def _absent_result(fn: FunctionText, access: Access) -> str | None:
@@ -157,13 +156,13 @@ def _absent_result(fn: FunctionText, access: Access) -> str | None:
     return fn.value(f"select i1 {clear}, i64 0, i64 {access.result}")
 
 
-def _or_absent(
+def or_absent(
     fn: FunctionText, access: Access, go: str, absent: str, pointer: Callable[[], str]
 ) -> str | None:
     """Write block *go* with the access and block *absent* without it, and join them."""
     done = fn.name("done")
     fn.label(go)
-    result = _emit_access(fn, access, pointer(), volatile=True)
+    result = emit_access(fn, access, pointer(), volatile=True)
     went = fn.block
     fn.goto(done)
     fn.label(absent)
@@ -192,7 +191,7 @@ class PresenceCheck:
         answer = fn.call_out(site)
         fn.branch(fn.value(f"icmp ne i64 {answer}, 0"), go, absent)
         base = fn.constant(Word.KERN)
-        return _or_absent(
+        return or_absent(
             fn, access, go, absent, lambda: fn.pointer(fn.value(f"add i64 {base}, {offset}"))
         )
 
@@ -215,164 +214,3 @@ def _is_present(fn: FunctionText, offset: str, size: int) -> str:
         return first
     last = byte(fn.value(f"add i64 {offset}, {size - 1}"))
     return fn.value(f"and i1 {first}, {last}")
-
-
-class Checked:
-    """Sandbox: exact bounds of the regions, and the arena's rules in its kernel view."""
-
-    def access(self, fn: FunctionText, access: Access) -> str | None:
-        """Write *access* behind a call of @access."""
-        address = _address_of(fn, access)
-        size, write = access.row.size, access.is_write
-        fn.put(Word.FRAME, "%frame")
-        site = ArenaSite(access.pc, access.off, size, write, is_address=True)
-        verdict = fn.value(
-            f"call i64 @access(ptr %s, i64 {address}, i64 {size}, i64 {int(write)},"
-            f" i64 {fn.tables.site(site)})"
-        )
-        go, refused, absent = fn.name("go"), fn.name("refused"), fn.name("absent")
-        fn.do(
-            f"switch i64 {verdict}, label %stop"
-            f" [ i64 1, label %{go} i64 0, label %{refused} i64 2, label %{absent} ]"
-        )
-        fn.label(refused)
-        fn.stop_at(Trap(access.pc, size=size, write=write), address)
-        return _or_absent(fn, access, go, absent, lambda: fn.pointer(address))
-
-
-#: @access(state, address, size, write, site) -> 0 refused, 1 go on, 2 absent, 3 stopped.
-#: Rows of the region table are sorted by base; the row that matched last is tried first.
-_IN_REGIONS = f"""
-define internal i1 @allows(ptr %row, i64 %address, i64 %size, i64 %write) alwaysinline nounwind {{
-  %base = load i64, ptr %row
-  %size.at = getelementptr i64, ptr %row, i64 1
-  %limit = load i64, ptr %size.at
-  %at = sub i64 %address, %base
-  %starts = icmp ult i64 %at, %limit
-  %end = add i64 %at, %size
-  %ends = icmp ule i64 %end, %limit
-  %inside = and i1 %starts, %ends
-  %writable.at = getelementptr i64, ptr %row, i64 2
-  %writable = load i64, ptr %writable.at
-  %permitted = icmp uge i64 %writable, %write
-  %plain = and i1 %inside, %permitted
-  %stride.at = getelementptr i64, ptr %row, i64 3
-  %stride = load i64, ptr %stride.at
-  %strided = icmp ne i64 %stride, 0
-  br i1 %strided, label %element, label %done
-element:
-  %within = urem i64 %at, %stride
-  %element.end = add i64 %within, %size
-  %elem_size.at = getelementptr i64, ptr %row, i64 4
-  %elem_size = load i64, ptr %elem_size.at
-  %fits = icmp ule i64 %element.end, %elem_size
-  %both = and i1 %plain, %fits
-  ret i1 %both
-done:
-  ret i1 %plain
-}}
-
-define internal i64 @region(ptr %s, i64 %address, i64 %size, i64 %write) noinline nounwind {{
-entry:
-  %hint.at = getelementptr i64, ptr %s, i64 {int(Word.REGION_HINT)}
-  %hint = load ptr, ptr %hint.at
-  %again = call i1 @allows(ptr %hint, i64 %address, i64 %size, i64 %write)
-  br i1 %again, label %yes, label %find
-find:
-  %table.at = getelementptr i64, ptr %s, i64 {int(Word.REGIONS)}
-  %table = load ptr, ptr %table.at
-  %count.at = getelementptr i64, ptr %s, i64 {int(Word.REGION_COUNT)}
-  %count = load i64, ptr %count.at
-  br label %next
-next:
-  %low = phi i64 [ 0, %find ], [ %low.1, %split ]
-  %high = phi i64 [ %count, %find ], [ %high.1, %split ]
-  %open = icmp ult i64 %low, %high
-  br i1 %open, label %split, label %found
-split:
-  %sum = add i64 %low, %high
-  %middle = lshr i64 %sum, 1
-  %index = mul i64 %middle, {REGION_WORDS}
-  %row = getelementptr i64, ptr %table, i64 %index
-  %base = load i64, ptr %row
-  %below = icmp ule i64 %base, %address
-  %middle.1 = add i64 %middle, 1
-  %low.1 = select i1 %below, i64 %middle.1, i64 %low
-  %high.1 = select i1 %below, i64 %high, i64 %middle
-  br label %next
-found:
-  %none = icmp eq i64 %low, 0
-  br i1 %none, label %no, label %try
-try:
-  %last = sub i64 %low, 1
-  %last.index = mul i64 %last, {REGION_WORDS}
-  %candidate = getelementptr i64, ptr %table, i64 %last.index
-  %allowed = call i1 @allows(ptr %candidate, i64 %address, i64 %size, i64 %write)
-  br i1 %allowed, label %keep, label %no
-keep:
-  store ptr %candidate, ptr %hint.at
-  br label %yes
-yes:
-  ret i64 1
-no:
-  ret i64 0
-}}
-"""
-
-_NO_ARENA = """
-define internal i64 @access(ptr %s, i64 %address, i64 %size, i64 %write, i64 %site) nounwind {
-  %found = call i64 @region(ptr %s, i64 %address, i64 %size, i64 %write)
-  ret i64 %found
-}
-"""
-
-_WITH_ARENA = f"""
-define internal i64 @access(ptr %s, i64 %address, i64 %size, i64 %write, i64 %site) nounwind {{
-entry:
-  %kern.at = getelementptr i64, ptr %s, i64 {int(Word.KERN)}
-  %kern = load i64, ptr %kern.at
-  %offset = sub i64 %address, %kern
-  %above = add i64 %offset, {ARENA_GUARD}
-  %inside = icmp ult i64 %above, {(1 << 32) + 2 * ARENA_GUARD}
-  br i1 %inside, label %arena, label %outside
-outside:
-  %found = call i64 @region(ptr %s, i64 %address, i64 %size, i64 %write)
-  ret i64 %found
-arena:
-  %presence.at = getelementptr i64, ptr %s, i64 {int(Word.PRESENCE)}
-  %presence = load ptr, ptr %presence.at
-  %first.page = ashr i64 %offset, 12
-  %first.at = getelementptr i8, ptr %presence, i64 %first.page
-  %first = load volatile i8, ptr %first.at
-  %first.there = icmp ne i8 %first, 0
-  %end = add i64 %offset, %size
-  %last.offset = sub i64 %end, 1
-  %last.page = ashr i64 %last.offset, 12
-  %last.at = getelementptr i8, ptr %presence, i64 %last.page
-  %last = load volatile i8, ptr %last.at
-  %last.there = icmp ne i8 %last, 0
-  %there = and i1 %first.there, %last.there
-  br i1 %there, label %go, label %ask
-ask:
-  %arg.at = getelementptr i64, ptr %s, i64 {int(Word.ARG)}
-  store i64 %address, ptr %arg.at
-  %answer = call i64 @call_out(ptr %s, i64 %site)
-  %stop.at = getelementptr i64, ptr %s, i64 {int(Word.STOP)}
-  %stop = load i64, ptr %stop.at
-  %stopped = icmp ne i64 %stop, 0
-  br i1 %stopped, label %stopping, label %answered
-answered:
-  %present = icmp ne i64 %answer, 0
-  %result = select i1 %present, i64 1, i64 2
-  ret i64 %result
-stopping:
-  ret i64 3
-go:
-  ret i64 1
-}}
-"""
-
-
-def sandbox_functions(*, arena: bool) -> str:
-    """Return the functions that `Checked` calls."""
-    return _IN_REGIONS + (_WITH_ARENA if arena else _NO_ARENA)

@@ -40,7 +40,8 @@ class FunctionText:
         self.lines: list[str] = []
         self.block = ""
         self._names = 0
-        self._hoisted: dict[Word, str] = {}
+        self._pointers: dict[Word, str] = {}
+        self._constants: dict[Word, str] = {}
 
     def name(self, hint: str = "v") -> str:
         """Return a name not used before in this function (no sigil)."""
@@ -75,32 +76,39 @@ class FunctionText:
         """Return *address* (i64) as a pointer."""
         return self.value(f"inttoptr i64 {address} to ptr")
 
-    def word(self, word: int, index: str = "") -> str:
-        """Return a pointer to *word* of the run state, or of the array at it, at *index*."""
-        at = f"i64 {int(word)}"
-        if index:
-            at = f"i64 {self.value(f'add i64 {index}, {int(word)}')}"
-        return self.value(f"getelementptr i64, ptr %s, {at}")
+    def word(self, word: Word) -> str:
+        """Return a pointer to *word* of the run state, or to the first of its array."""
+        if word == 0:
+            return "%s"
+        return self._pointers.setdefault(word, f"%at.{word.name.lower()}")
 
-    def get(self, word: int) -> str:
+    def item(self, word: Word, index: str) -> str:
+        """Return a pointer to the word at *index* of the array at *word*."""
+        return self.value(f"getelementptr i64, ptr {self.word(word)}, i64 {index}")
+
+    def get(self, word: Word) -> str:
         """Return the value that *word* has now."""
         return self.value(f"load i64, ptr {self.word(word)}")
 
-    def put(self, word: int, value: str) -> None:
+    def put(self, word: Word, value: str) -> None:
         """Set *word*."""
         self.do(f"store i64 {value}, ptr {self.word(word)}")
 
     def constant(self, word: Word) -> str:
         """Return the value of a word that never changes during a run, loaded at entry."""
-        return self._hoisted.setdefault(word, f"%state.{word.name.lower()}")
+        self.word(word)
+        return self._constants.setdefault(word, f"%{word.name.lower()}")
 
     def entry_lines(self) -> list[str]:
-        """Return the instructions that load what `constant` promised."""
-        out = []
-        for word, name in self._hoisted.items():
-            out.append(f"  {name}.at = getelementptr i64, ptr %s, i64 {int(word)}")
-            out.append(f"  {name} = load i64, ptr {name}.at")
-        return out
+        """Return the instructions that make what `word` and `constant` promised."""
+        pointers = [
+            f"  {name} = getelementptr i64, ptr %s, i64 {int(word)}"
+            for word, name in self._pointers.items()
+        ]
+        values = [
+            f"  {name} = load i64, ptr {self.word(word)}" for word, name in self._constants.items()
+        ]
+        return pointers + values
 
     def stop_at(self, trap: Trap, address: str = "0") -> None:
         """End the block and the run with *trap*."""
@@ -117,7 +125,7 @@ class FunctionText:
 
     def call_out(self, site: Site) -> str:
         """Have Python serve *site*; return the result. The run may end here."""
-        self.put(Word.FRAME, "%frame")
-        result = self.value(f"call i64 @call_out(ptr %s, i64 {self.tables.site(site)})")
+        number = self.tables.site(site)
+        result = self.value(f"call i64 @call_out(ptr %s, i64 %frame, i64 {number})")
         self.check_stop()
         return result

@@ -286,6 +286,8 @@ def _xdp(ctx: bytes | None, data: bytes) -> _Input:
 
 # -- socket_filter and sched_cls (kernel: bpf_prog_test_run_skb) ----------------------------------
 
+#: Bytes of the IP header that a packet of this EtherType must have.
+_IP_HEADERS = {b"\x08\x00": 20, b"\x86\xdd": 40}
 #: Where the fields of __sk_buff lie.
 _SKB = {f.name: f.off for f in PROG_TYPES["sched_cls"].fields or ()}
 #: Bytes of __sk_buff that user space may set, by offset and end.
@@ -300,6 +302,9 @@ def _skb(ctx: bytes | None, data: bytes, *, is_l2: bool) -> _Input:
         raise _refuse(f"packet of {len(data)} bytes, {_ETH_HLEN} to {_SKB_MAX}", EINVAL)
     user = _struct(ctx, PROG_TYPES["sched_cls"].ctx_size)
     length = len(data) if is_l2 else len(data) - _ETH_HLEN
+    header = _IP_HEADERS.get(data[12:14], 0)
+    if len(data) < _ETH_HLEN + header:
+        raise _refuse(f"IP packet of {len(data)} bytes, at least {_ETH_HLEN + header}", EINVAL)
     _check_skb(user, length)
     skb = bytearray(user)
     for name, value in (

@@ -228,6 +228,16 @@ def test_skb_contexts_that_are_refused(ctx: bytes, errno: str) -> None:
     assert "\n" not in str(e.value)
 
 
+@pytest.mark.parametrize("prog_type", ["socket_filter", "sched_cls"])
+@pytest.mark.parametrize(("ethertype", "least"), [("0800", 34), ("86dd", 54), ("0806", 14)])
+def test_an_ip_packet_holds_its_header(prog_type: str, ethertype: str, least: int) -> None:
+    data = (bytes(12) + bytes.fromhex(ethertype)).ljust(least, b"\0")
+    with start(prog_type, ctx=skb(), data=data) as run:
+        assert len(run.finish().data) == least
+    with pytest.raises(BpfError, match=f"at least {least}|{least} to"):
+        start(prog_type, data=data[:-1])
+
+
 def test_short_and_padded_contexts() -> None:
     for ctx in (b"", skb(mark=5)[:12], skb() + bytes(4)):
         with start("sched_cls", ctx=ctx) as run:

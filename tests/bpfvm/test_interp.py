@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from interp_kit import EXIT, U64, Bench, flat, lddw, op
@@ -185,6 +186,20 @@ def test_an_executable_can_run_again_after_a_fault() -> None:
         linked.run(run, 100)
     assert linked.run(run, 3) == 4
     assert run.callers == []
+
+
+def test_one_linked_program_runs_on_several_threads() -> None:
+    bench = Bench()
+    xlated = bench.xlated(_recursion())
+    linked = Interpreter().link(xlated, bench.machine)
+
+    def run(depth: int) -> int:
+        stack = bench.space.add(FRAME_SIZE * MAX_FRAMES, RegionKind.STACK)
+        own = RunContext(bench.machine, xlated.program, stack.base + stack.size)
+        return sum(linked.run(own, depth) for _ in range(200))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(run, range(8))) == [200 * (n + 1) for n in range(8)]
 
 
 # -- budget ------------------------------------------------------------------------------------

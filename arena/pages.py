@@ -10,6 +10,7 @@ The views stay mapped while any memoryview of them lives, whatever becomes of th
 from __future__ import annotations
 
 import ctypes
+import gc
 import mmap
 import os
 import weakref
@@ -98,10 +99,12 @@ class ArenaPages:
     def _map_user_view(self, at: int) -> tuple[int, memoryview]:
         prot, flags = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED | MAP_NORESERVE
         if at:
-            got = map_memory(at, self.size, prot, flags | _MAP_FIXED_NOREPLACE, self._fd)
-            if got != at:  # a kernel that takes the flag for a hint
-                unmap_memory(got, self.size)
-                raise OSError(EEXIST, os.strerror(EEXIST))
+            try:
+                self._map_at(at, prot, flags)
+            except FileExistsError:
+                # Perhaps by an arena that only a cycle of references keeps.
+                gc.collect()
+                self._map_at(at, prot, flags)
         else:
             hole = _reserve(2 * self.size)
             at = hole
@@ -114,6 +117,12 @@ class ArenaPages:
             return at, view
         _advise(at, self.size)
         return at, _own(at, self.size)
+
+    def _map_at(self, at: int, prot: int, flags: int) -> None:
+        got = map_memory(at, self.size, prot, flags | _MAP_FIXED_NOREPLACE, self._fd)
+        if got != at:  # a kernel that takes the flag for a hint
+            unmap_memory(got, self.size)
+            raise FileExistsError(EEXIST, os.strerror(EEXIST))
 
     def _map_kernel_view(self) -> tuple[int, memoryview]:
         wanted = BAND + 2 * _GUARD

@@ -83,6 +83,18 @@ def test_map_extra_places_the_user_view() -> None:
     assert make(map_extra=at).user_vm_start == at
 
 
+def test_an_arena_in_a_dead_cycle_does_not_hold_its_place() -> None:
+    at = 0x1234_0000_3000
+    gc.disable()
+    try:
+        cycle: list[object] = [make(map_extra=at)]
+        cycle.append(cycle)
+        del cycle
+        assert make(map_extra=at).user_vm_start == at
+    finally:
+        gc.enable()
+
+
 def test_a_place_that_no_process_has() -> None:
     with pytest.raises(MapError, match="cannot map an arena at 0xffff"):
         make(map_extra=0xFFFF_8000_0000_0000)

@@ -39,6 +39,10 @@ __all__ = ["Active", "Handler", "RegionTable", "bind"]
 #: Insns that run before Python is asked for more of the budget, which also looks after signals.
 BUDGET_SLICE = 1 << 22
 
+#: Words that every call touches, as plain ints: looking an enum's member up takes longer.
+_STOP, _FRAME, _ARG, _CALLER = (
+    int(word) for word in (Word.STOP, Word.FRAME, Word.ARG, Word.CALLER)
+)
 _DISPATCH = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint64)
 
 
@@ -98,15 +102,15 @@ class Active:
 
     def callers(self) -> list[int]:
         """Return the slots of the open local calls, innermost last."""
-        frame = self.words[Word.FRAME]
-        return self.words[Word.CALLER : Word.CALLER + frame].tolist() if frame else []
+        frame = self.words[_FRAME]
+        return self.words[_CALLER : _CALLER + frame].tolist() if frame else []
 
     def call(self, pc: int, site: CallSite) -> int:
         """Run the helper or kfunc of *site* with the arguments in the words."""
-        run, words = self.run, self.words
+        run, proto = self.run, site.proto
         run.callers = self.callers()
-        args = words[Word.ARG : Word.ARG + site.proto.arg_count].tolist()
-        result = run.call(pc, site.proto, site.variant, args)
+        args = self.words[_ARG : _ARG + proto.arg_count].tolist()
+        result = run.call(pc, proto, site.variant, args)
         if self._sandbox:
             self._refresh()
         return result
@@ -135,11 +139,11 @@ class Active:
                 while True:
                     number = yield result
                     result = handlers[number](self)
-                    words[Word.STOP] = 0
+                    words[_STOP] = 0
             except GeneratorExit:
                 return
             except BaseException as e:  # raised again when compiled code has returned
-                words[Word.STOP] = PENDING
+                words[_STOP] = PENDING
                 self.error = e
                 result = 0
 
@@ -212,7 +216,7 @@ def _bind_arena(site: ArenaSite, machine: Machine) -> Handler:
     def handle(active: Active) -> int:
         if arena is None:
             raise InternalError(f"pc {site.pc}: arena access without an arena")
-        value = active.words[Word.ARG]
+        value = active.words[_ARG]
         if site.is_address:
             offset, reg = value - arena.kern_vm_start, u64(value - site.off)
         else:
@@ -227,7 +231,7 @@ def _bind_arena(site: ArenaSite, machine: Machine) -> Handler:
 
 def _bind_may_goto(pc: int) -> Handler:
     def handle(active: Active) -> int:
-        rest = active.words[Word.ARG]
+        rest = active.words[_ARG]
         if not rest:
             run = active.run
             run.stderr.push(

@@ -448,7 +448,7 @@ class _Statement:
             return (first,)
         return (first, OpenSlot(Insn(0, imm=next_imm), self.place))
 
-    # -- `REG = value` ------------------------------------------------------------------------
+    # -- `REG = value` ----------------------------------------------------------------------------
 
     def assign(self, target: Token, operator: Token, value: Tree[Token]) -> tuple[OpenSlot, ...]:
         dst = self.read.reg(target)
@@ -555,7 +555,7 @@ class _Statement:
         imm = self.read.signed(disp[0], 32, "immediate") if disp else 0
         return self.make(row, src=self.read.full(src), imm=imm)
 
-    # -- `REG = name(...)` ----------------------------------------------------------------------
+    # -- `REG = name(...)` ------------------------------------------------------------------------
 
     def result(self, dst: _Reg, func: Tree[Token], *disp: Tree[Token]) -> tuple[OpenSlot, ...]:
         name = func.children[0]
@@ -656,7 +656,7 @@ class _Statement:
         reg = self.need_full(dst)
         return self.make(_WIDE[kind], dst=reg, imm=imm, next_imm=s32(extra), ref=ref)
 
-    # -- the other kernel shapes ----------------------------------------------------------------
+    # -- the other kernel shapes ------------------------------------------------------------------
 
     def store(self, deref: Node, operator: Token, value: Node) -> tuple[OpenSlot, ...]:
         ctype, base, off = self.read.deref(deref)
@@ -718,7 +718,7 @@ class _Statement:
         src = self.read.sized(self.bare_reg(value), row.size)
         return self.make(row, dst=base, src=src, off=off)
 
-    # -- commands: a word and its operands ---------------------------------------------------------
+    # -- commands: a word and its operands --------------------------------------------------------
 
     def command(self, name: Token, *rest: Node) -> tuple[OpenSlot, ...]:
         operands = self.without_commas(rest)

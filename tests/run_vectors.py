@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 from dataclasses import dataclass
 
 from arena import kfuncs as arena_kfuncs
@@ -62,6 +64,7 @@ def run_in_sandbox(
         region.view[:] = mem
     run = RunContext(machine, program, stack.base + stack.size, budget=BUDGET)
     run.may_goto_limit = may_goto_limit
+    run.rng, run.clock = random.Random(0), itertools.count().__next__
     r0 = executable.run(run, region.base if region else 0, len(mem))
     after = bytes(region.view) if region is not None else b""
     return Outcome(r0, after, run.stderr.data.decode())

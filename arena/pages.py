@@ -15,7 +15,7 @@ import mmap
 import os
 import weakref
 from collections.abc import Iterator
-from errno import EEXIST, EINVAL, ENXIO, EOPNOTSUPP
+from errno import EEXIST, EINVAL, ENOMEM, ENXIO, EOPNOTSUPP
 
 from bpfvm.bits import hi32, u32
 from bpfvm.errors import BpfError, MapError
@@ -76,6 +76,8 @@ class ArenaPages:
             self.user_vm_start, self.user = self._map_user_view(user_vm_start)
             self.kern_vm_start, self.band = self._map_kernel_view()
             presence = Window((BAND >> PAGE_SHIFT) + 2 * PAGE_SIZE)
+        except BpfError as e:
+            raise MapError(f"map {name}: {e}", ENOMEM) from None
         except OSError as e:
             errno = e.errno or 0
             at = f" at {user_vm_start:#x}" if user_vm_start else ""

@@ -299,6 +299,25 @@ def test_a_forked_child_does_not_inherit_it() -> None:
     assert done.stdout.split() == ["11", "0", "0"]
 
 
+def test_a_process_without_room_is_told_so() -> None:
+    code = (
+        "import resource\n"
+        "from arena.arena import ArenaMap\n"
+        "from bpfvm.errors import MapError\n"
+        "from bpfvm.memory import AddressSpace\n"
+        "from bpfvm.program import MapDef\n"
+        "space = AddressSpace()\n"
+        "for gib in (0, 6, 14):\n"
+        "    with open('/proc/self/statm') as f: used = int(f.read().split()[0]) * 4096\n"
+        "    limit = used + (gib << 30) + (1 << 20) - (1 << 16)\n"
+        "    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))\n"
+        "    try: ArenaMap(MapDef('a', 33, 0, 0, 1 << 20, 1024), space)\n"
+        "    except MapError as e: print(e.errno)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == {"12"}
+
+
 def test_leaving_with_live_views_is_no_crash() -> None:
     code = (
         "import atexit\n"

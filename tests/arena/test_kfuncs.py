@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from dataclasses import dataclass
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from arena import kfuncs
 from arena.arena import ArenaMap
@@ -378,4 +381,88 @@ def test_mem_usage() -> None:
         c.arena.view(page + i * P, 1)[0] = 1
     assert c.arena.mem_usage == 8 * P
     c.free(page, 8)
+    assert c.arena.mem_usage == 0
+
+
+PAGES = 12
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["alloc", "alloc_at", "free", "reserve", "touch", "store"]),
+        st.integers(0, PAGES - 1),
+        st.integers(1, 4),
+    ),
+    max_size=40,
+)
+
+
+@pytest.mark.property
+@settings(max_examples=150, deadline=None)
+@given(STEPS)
+def test_pages_are_as_a_plain_model_has_them(steps: list[tuple[str, int, int]]) -> None:
+    c = caller(PAGES)
+    base = c.arena.user_vm_start
+    free = set(range(PAGES))
+    content: dict[int, int] = {}  # page -> its first byte, where present
+    for mark, (op, page, page_cnt) in enumerate(steps, 1):
+        addr = base + page * P
+        pages = set(range(page, min(page + page_cnt, PAGES)))
+        fits = page + page_cnt <= PAGES
+        if op in ("alloc", "alloc_at"):
+            got = c.alloc(addr if op == "alloc_at" else 0, page_cnt)
+            if op == "alloc_at":
+                assert got == (addr if fits and pages <= free else 0)
+            elif not got:
+                assert not any(set(range(p, p + page_cnt)) <= free for p in range(PAGES))
+            if got:
+                pages = set(range((got - base) // P, (got - base) // P + page_cnt))
+                assert pages <= free
+                free -= pages
+                content |= dict.fromkeys(pages, 0)
+        elif op == "reserve":
+            want = INVALID if not fits else 0 if pages <= free else BUSY
+            assert c.reserve(addr, page_cnt) == want
+            free -= set() if want else pages
+        elif op == "free":
+            c.free(addr, page_cnt)
+            free |= pages
+            for p in pages:
+                content.pop(p, None)
+        elif op == "touch":
+            c.arena.view(addr, 1)[0] = mark
+            free.discard(page)
+            content[page] = mark
+        else:
+            c.store(addr, mark)
+            if page in content:
+                content[page] = mark
+        if mark % 3 == 0:
+            for p in range(PAGES):
+                assert c.arena.is_present(u32(base + p * P), P) == (p in content)
+                assert c.load(base + p * P) == content.get(p, 0)
+    assert c.arena.mem_usage == len(content) * P
+    ranges = c.arena.free_ranges()
+    assert {p for first, last in ranges for p in range(first, last + 1)} == free
+
+
+def test_threads_never_share_a_page() -> None:
+    c = caller(64)
+    clashes = []
+
+    def work(mark: int) -> None:
+        for _ in range(300):
+            page = c.alloc(0, 1 + mark % 3)
+            if not page:
+                continue
+            clashes.extend([page] * (c.load(page) != 0))
+            c.store(page, mark)
+            clashes.extend([page] * (c.load(page) != mark))
+            c.free(page, 1 + mark % 3)
+
+    threads = [threading.Thread(target=work, args=(mark,)) for mark in (1, 2, 3, 4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert clashes == []
+    assert c.arena.free_ranges() == [(0, 63)]
     assert c.arena.mem_usage == 0

@@ -12,7 +12,7 @@ import itertools
 import random
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from bpfvm import generate, vm
@@ -23,10 +23,10 @@ from bpfvm.disasm import disassemble
 from bpfvm.errors import BpfError, RunFault
 from bpfvm.maps.base import Map, MapType
 from bpfvm.memory import PAGE_SIZE
-from bpfvm.program import ObjectFile, Program
+from bpfvm.program import ObjectFile
 from bpfvm.runtime import ARENA_GUARD, Machine, RunContext
 
-__all__ = ["Difference", "Input", "Left", "compare", "diff"]
+__all__ = ["Compared", "Difference", "Input", "compare", "diff"]
 
 #: Insns a program that doesn't verify may execute.
 _BUDGET = 1_000_000
@@ -45,8 +45,11 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """What one run of one program left behind: bytes by what they are, such as "r0"."""
+class _Left:
+    """What one run of one program left behind: bytes by what they are, such as "r0".
+
+    "end" says why the run ended early, b"" where it came to its end.
+    """
 
     prog: str
     verified: bool
@@ -55,9 +58,8 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The first thing in which two runs of a program differ; b"" for what one does not have."""
+    """The first thing in which two runs differ; b"" for what one of them does not have."""
 
-    prog: str
     what: str
     interp: bytes
     jit: bytes
@@ -65,14 +67,12 @@ class Difference:
     def __str__(self) -> str:
         if self.what in ("end", "stdout", "stderr", "trace"):
             texts = (b.decode(errors="replace").strip() for b in (self.interp, self.jit))
-            return f"{self.prog}: {self.what}: interp {next(texts)!r}, jit {next(texts)!r}"
+            return f"{self.what}: interp {next(texts)!r}, jit {next(texts)!r}"
         pairs = itertools.zip_longest(self.interp, self.jit)
         at = next(i for i, (a, b) in enumerate(pairs) if a != b) & -8
         here = f" at byte {at}" if len(self.interp) > 8 or len(self.jit) > 8 else ""
-        return (
-            f"{self.prog}: {self.what}{here}: "
-            f"interp {_shown(self.interp, at)}, jit {_shown(self.jit, at)}"
-        )
+        interp, jit = _shown(self.interp, at), _shown(self.jit, at)
+        return f"{self.what}{here}: interp {interp}, jit {jit}"
 
 
 def _shown(data: bytes, at: int) -> str:
@@ -111,18 +111,31 @@ class _Places:
         return _HEX.sub(lambda m: f"{self.word(int(m[0], 16)):#x}".encode(), data)
 
 
-def compare(file: ObjectFile, given: Input, only: str | None = None) -> list[Difference]:
-    """Run the programs of *file* with each engine; return the first difference of each."""
-    interp, view = _observe(file, "interp", given, only)
-    jit, _ = _observe(_at(file, view), "jit", given, only)
-    return [d for a, b in zip(interp, jit, strict=True) if (d := _first_difference(a, b))]
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One program's run with both engines."""
+
+    prog: str
+    verified: bool
+    ended_early: bool
+    difference: Difference | None
 
 
-def _first_difference(interp: Left, jit: Left) -> Difference | None:
-    for what in dict.fromkeys([*interp.found, *jit.found]):
-        a, b = interp.found.get(what, b""), jit.found.get(what, b"")
-        if a != b or (what in interp.found) != (what in jit.found):
-            return Difference(interp.prog, what, a, b)
+def compare(file: ObjectFile, given: Input) -> list[Compared]:
+    """Run the programs of *file* with each engine, in file order."""
+    interp, view = _observe(file, "interp", given)
+    jit, _ = _observe(_at(file, view), "jit", given)
+    return [
+        Compared(a.prog, a.verified, bool(a.found["end"]), _first_difference(a.found, b.found))
+        for a, b in zip(interp, jit, strict=True)
+    ]
+
+
+def _first_difference(interp: dict[str, bytes], jit: dict[str, bytes]) -> Difference | None:
+    for what in dict.fromkeys([*interp, *jit]):
+        a, b = interp.get(what, b""), jit.get(what, b"")
+        if a != b or (what in interp) != (what in jit):
+            return Difference(what, a, b)
     return None
 
 
@@ -131,25 +144,18 @@ def _at(file: ObjectFile, user_vm_start: int) -> ObjectFile:
     if not user_vm_start:
         return file
     maps = tuple(
-        replace(m, map_extra=user_vm_start) if m.map_type == MapType.ARENA else m
-        for m in file.maps
+        replace(m, map_extra=user_vm_start) if m.map_type == MapType.ARENA else m for m in file.maps
     )
     programs = {name: replace(p, maps=maps) for name, p in file.programs.items()}
     return replace(file, programs=programs, maps=maps)
 
 
-def _observe(
-    file: ObjectFile, engine: str, given: Input, only: str | None
-) -> tuple[list[Left], int]:
+def _observe(file: ObjectFile, engine: str, given: Input) -> tuple[list[_Left], int]:
     """Run the programs on fresh instances; return what each left, and the arena's user view."""
     obj = vm.Object(file)
     machine = obj.machine
     places = _Places(machine)
-    left = [
-        _run(prog, engine, given, places)
-        for prog in obj.programs.values()
-        if only in (None, prog.name)
-    ]
+    left = [_run(prog, engine, given, places) for prog in obj.programs.values()]
     view = machine.arena.user_vm_start if machine.arena is not None else 0
     # The next instance needs this one's addresses.
     del obj, machine
@@ -157,7 +163,7 @@ def _observe(
     return left, view
 
 
-def _run(prog: vm.Prog, engine: str, given: Input, places: _Places) -> Left:
+def _run(prog: vm.Prog, engine: str, given: Input, places: _Places) -> _Left:
     verified = prog.verify().ok
     prog_type = PROG_TYPES[prog.program.prog_type]
     ticks = itertools.count(1_000_000, 1_000)
@@ -193,7 +199,7 @@ def _run(prog: vm.Prog, engine: str, given: Input, places: _Places) -> Left:
             found[f"fault {i}"] = struct.pack("<QQ?", fault.insn, fault.addr, fault.write)
     for live in prog.owner.machine.maps:
         found.update(_contents(prog.owner, live, places))
-    return Left(prog.name, verified, found)
+    return _Left(prog.name, verified, found)
 
 
 def _contents(obj: vm.Object, live: Map, places: _Places) -> Iterator[tuple[str, bytes]]:
@@ -234,14 +240,15 @@ def _diff_file(file: str, rounds: int | None, seed: int) -> int:
         inputs = [_random_input(seed + i) for i in range(rounds)]
     first: dict[str, str] = {}
     for given in inputs:
-        for difference in compare(obj.file, given):
-            again = "" if rounds is None else f" (again: --random 1 --seed {given.seed})"
-            first.setdefault(difference.prog, f"{difference}{again}")
+        for compared in compare(obj.file, given):
+            if compared.difference is not None:
+                again = "" if rounds is None else f" (again: --random 1 --seed {given.seed})"
+                first.setdefault(compared.prog, f"{compared.difference}{again}")
     for prog in progs:
         if prog.name in first:
-            print(f"differs: {first[prog.name]}")
+            print(f"{prog.name}: differs: {first[prog.name]}")
         else:
-            print(f"same: {prog.name}")
+            print(f"{prog.name}: same")
     return max(report.exit, Exit.FAILED if first else Exit.FINE)
 
 
@@ -253,14 +260,19 @@ def _random_input(seed: int) -> Input:
 
 
 def _diff_random(count: int, seed: int) -> int:
-    verified = 0
+    verified = early = 0
     for number in range(seed, seed + count):
         program = generate.random_program(number)
         file = ObjectFile(f"random {number}", {program.name: program}, program.maps)
-        left = compare(file, _random_input(number))
-        if left:
+        (compared,) = compare(file, _random_input(number))
+        if compared.difference is not None:
             print(disassemble(file, vm.HELPER_IDS), end="")
-            print(f"differs: {left[0]} (again: --random 1 --seed {number})")
+            print(f"differs: {compared.difference} (again: --random 1 --seed {number})")
             return Exit.FAILED
-    print(f"same: {count} random programs, seeds {seed} to {seed + count - 1}")
+        verified += compared.verified
+        early += compared.ended_early
+    print(
+        f"same: {count} random programs, seeds {seed} to {seed + count - 1}: "
+        f"{verified} verified, {early} ended early"
+    )
     return Exit.FINE

@@ -12,12 +12,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from errno import E2BIG, EBUSY, EFAULT, EINVAL, ENOMEM, EOPNOTSUPP, ERANGE
 
-from arena.pages import BAND, PAGE_SHIFT, PAGE_SIZE, ArenaPages
+from arena.pages import BAND, PAGE_SHIFT, ArenaPages
 from arena.ranges import RangeTree
 from bpfvm.bits import hi32, u32
 from bpfvm.errors import MapError
 from bpfvm.maps.base import ELEM_HELPERS, Map, MapFlags, MapTraits
-from bpfvm.memory import AddressSpace
+from bpfvm.memory import PAGE_SIZE, AddressSpace
 from bpfvm.program import MapDef, MapFacts
 
 __all__ = ["ArenaMap"]

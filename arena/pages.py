@@ -19,12 +19,18 @@ from errno import EEXIST, EINVAL, ENOMEM, ENXIO, EOPNOTSUPP
 
 from bpfvm.bits import hi32, u32
 from bpfvm.errors import BpfError, MapError
-from bpfvm.memory import MAP_FIXED, MAP_NORESERVE, Window, map_memory, unmap_memory
+from bpfvm.memory import (
+    MAP_FIXED,
+    MAP_NORESERVE,
+    PAGE_SIZE,
+    Window,
+    map_memory,
+    unmap_memory,
+)
 
-__all__ = ["BAND", "PAGE_SHIFT", "PAGE_SIZE", "ArenaPages"]
+__all__ = ["BAND", "PAGE_SHIFT", "ArenaPages"]
 
-PAGE_SHIFT = 12
-PAGE_SIZE = 1 << PAGE_SHIFT
+PAGE_SHIFT = PAGE_SIZE.bit_length() - 1
 #: The 32-bit address range that arena pointers span.
 BAND = 1 << 32
 #: Unmapped on both sides of the band: an insn's offset reaches 32 KiB, and 8 bytes further.

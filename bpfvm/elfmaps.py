@@ -74,6 +74,7 @@ def _read_defined(elf: Elf, btf: Btf | None, maps: ObjectMaps) -> None:
         for s in elf.symbols
         if s.section is section and s.type == Symbol.OBJECT and s.name
     }
+    found: list[tuple[Symbol, VarInfo]] = []
     for var in btf.datasecs.get(".maps", ()):
         place = places.get(var.name)
         if place is None:
@@ -82,6 +83,8 @@ def _read_defined(elf: Elf, btf: Btf | None, maps: ObjectMaps) -> None:
             raise elf.error(
                 f"map '{var.name}': {place.size} bytes at {place.value:#x} end past section '.maps'"
             )
+        found.append((place, var))
+    for place, var in sorted(found, key=lambda f: f[0].value):
         maps.by_place[section.index, place.value] = len(maps.defs)
         maps.defs.append(_defined_map(elf, btf, var))
     arenas = [d.name for d in maps.defs if d.map_type == MapType.ARENA]

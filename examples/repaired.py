@@ -24,11 +24,10 @@ def main() -> None:
     for i, length in enumerate(LENGTHS):
         engine = ("interp", "jit")[i % 2]
         assert prog.run(engine=engine, data=bytes(length)).r0 == XDP_PASS
-    counts = {
-        int.from_bytes(key, "little"): int.from_bytes(value, "little")
-        for key, value in obj.maps["counts"].items()
-    }
+    live = obj.maps["counts"]
+    counts = {length: live.read_int(length) for length in LENGTHS}
     assert counts == {64: 3, 100: 2, 1500: 1}
+    assert len(live) == 3
     for length, count in sorted(counts.items()):
         print(f"{count} x {length} bytes")
 

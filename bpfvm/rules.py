@@ -76,9 +76,7 @@ class KernelRules:
     atomic_load_type_first: bool = _rule(
         False, True, "an acquire load's pointer type is checked before the access"
     )
-    kfunc_args_by_register: bool = _rule(
-        False, True, "kfunc complaints name R1.., not arg#0.."
-    )
+    kfunc_args_by_register: bool = _rule(False, True, "kfunc complaints name R1.., not arg#0..")
     sleep_context_named: bool = _rule(
         False, True, "a sleeping helper's complaint names the context"
     )

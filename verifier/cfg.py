@@ -75,7 +75,7 @@ def check_program(
     insns = program.insns
     if rules.ldimm64_last_first and insns[-1].opcode == _LDIMM64:
         raise Reject(Reason.LDIMM64_INVALID)
-    starts = _find_subprogs(program)
+    starts = _find_subprogs(program, registry)
     _check_layout(insns, starts)
     rows: list[isa.InsnDef | None] = [None] * len(insns)
     cfg = Cfg(starts, rows)
@@ -89,7 +89,7 @@ def check_program(
     return cfg
 
 
-def _find_subprogs(program: Program) -> list[int]:
+def _find_subprogs(program: Program, registry: Registry) -> list[int]:
     insns = program.insns
     starts = {0}
     for idx, insn in enumerate(insns):
@@ -102,9 +102,19 @@ def _find_subprogs(program: Program) -> list[int]:
             if len(starts) >= MAX_SUBPROGS and target not in starts:
                 raise Reject(Reason.TOO_MANY_SUBPROGS)
             starts.add(target)
-        elif insn.opcode == _CALL and insn.src == CallKind.KFUNC.value and not program.is_gpl:
-            raise Reject(Reason.KFUNC_NOT_GPL)
+        elif insn.opcode == _CALL and insn.src == CallKind.KFUNC.value:
+            _check_kfunc(program, registry, insn.imm)
     return sorted(starts)
+
+
+def _check_kfunc(program: Program, registry: Registry, index: int) -> None:
+    if not program.is_gpl:
+        raise Reject(Reason.KFUNC_NOT_GPL)
+    if not 0 <= index < len(program.kfuncs):
+        raise Reject(Reason.KFUNC_BTF_ID, id=index)
+    name = program.kfuncs[index]
+    if name not in registry.kfuncs and name not in program.weak_kfuncs:
+        raise Reject(Reason.NOT_SUPPORTED, what=f"kfunc {name}")
 
 
 def _check_layout(insns: Sequence[Insn], starts: list[int]) -> None:
@@ -236,9 +246,7 @@ def _use_map(
     return index
 
 
-def _check_direct_value(
-    facts: MapFacts, traits: MapTraits, off: int, rules: KernelRules
-) -> None:
+def _check_direct_value(facts: MapFacts, traits: MapTraits, off: int, rules: KernelRules) -> None:
     off &= 0xFFFFFFFF
     defn = facts.defn
     if off >= MAX_VAR_OFF and not rules.full_range_value_offsets:

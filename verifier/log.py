@@ -178,10 +178,8 @@ class Log:
         if self.level:
             self._entries.append(text + "\n")
 
-    def insn(self, idx: int, frame: FuncState, regs: int) -> None:
-        """Add insn *idx*, after the state that the insn before it left; *regs* are the registers
-        that this insn touches."""
-        self.state(idx, frame)
+    def insn(self, idx: int, regs: int) -> None:
+        """Add insn *idx*; *regs* are the registers that it touches."""
         self._entries.append(idx)
         self._after_insn = len(self._entries)
         self.regs |= regs

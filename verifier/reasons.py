@@ -29,6 +29,7 @@ class Reason(Enum):
     CALL_DESTINATION = (EINVAL, "call to invalid destination")
     TOO_MANY_SUBPROGS = (E2BIG, "too many subprograms")
     KFUNC_NOT_GPL = (EINVAL, "cannot call kernel function from non-GPL compatible program")
+    KFUNC_BTF_ID = (EINVAL, "kernel btf_id {id} is not a function")
     JUMP_RANGE = (EINVAL, "jump out of range from insn {insn} to {target}")
     NO_EXIT = (EINVAL, "last insn is not an exit or jmp")
     UNREACHABLE = (EINVAL, "unreachable insn {insn}")
@@ -122,6 +123,10 @@ class Reason(Enum):
     INVALID_MEM = (EACCES, "R{reg} invalid mem access '{type}'")
     MISALIGNED = (EACCES, "misaligned {what}access off {var_off}+{reg_off}+{off} size {size}")
     MISALIGNED_ONE = (EACCES, "misaligned {what}access off {var_off}+{off} size {size}")
+    MISALIGNED_PACKET = (
+        EACCES,
+        "misaligned packet access off 2+{var_off}+{reg_off}+{off} size {size}",
+    )
     SAME_INSN = (EINVAL, "same insn cannot be used with different pointers")
     MIN_NEGATIVE = (
         EACCES,
@@ -167,6 +172,11 @@ class Reason(Enum):
     STACK_VAR_RANGE_ABOVE = (
         EINVAL,
         "invalid variable-offset{how} stack R{reg} var_off={var_off} off={off} size={size}",
+    )
+    STACK_VAR_ATOMIC = (
+        EACCES,
+        "variable offset stack pointer cannot be passed into helper function; "
+        "var_off={var_off} off={off} size={size}",
     )
     SPILL_SIZE = (EACCES, "invalid size of register spill")
     FILL_SIZE = (EACCES, "invalid size of register fill")

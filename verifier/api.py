@@ -1,0 +1,105 @@
+"""`verify`: a program and what is known of its maps in, a verdict out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from bpfvm.context import PROG_TYPES, ProgType
+from bpfvm.insn import MAX_INSNS
+from bpfvm.maps.base import MapTypes
+from bpfvm.program import MapFacts, Program
+from bpfvm.proto import Registry
+from bpfvm.rules import KernelRules
+from bpfvm.xlated import Stats, Verdict
+from verifier.cfg import check_program
+from verifier.depth import check_stack_depth
+from verifier.env import Env
+from verifier.explore import Walk
+from verifier.log import STATS, live_table
+from verifier.reasons import Reason, Reject
+from verifier.xlate import xlate
+
+__all__ = ["verify"]
+
+
+def verify(
+    program: Program,
+    facts: Sequence[MapFacts],
+    registry: Registry,
+    *,
+    map_types: MapTypes,
+    prog_types: Mapping[str, ProgType] = PROG_TYPES,
+    rules: KernelRules,
+    log_level: int = 1,
+) -> Verdict:
+    """Verify *program* as a kernel with *rules* would for root; `facts[i]` is of
+    `program.maps[i]`.
+
+    A program the kernel may accept but this verifier can't follow yet is rejected with a last
+    line `not supported yet: ...`. *log_level* has the kernel's bits: 1 the failing path, 2 all,
+    4 statistics.
+    """
+    prog_type = prog_types.get(program.prog_type)
+    refused = _check_attributes(program, prog_type)
+    if refused is not None or prog_type is None:
+        refused = refused or Reject(Reason.BAD_PROG_TYPE, name=program.prog_type)
+        return Verdict(
+            False,
+            refused.reason.errno,
+            refused.message + "\n" if log_level else "",
+            refused.message,
+            refused.reason.slug,
+        )
+    started = time.perf_counter_ns()
+    env = Env(program, facts, registry, map_types, prog_type, rules, log_level)
+    walk: Walk | None = None
+    try:
+        env.start(check_program(program, facts, registry, map_types, prog_type, rules))
+        _log_head(env)
+        walk = Walk(env)
+        walk.run()
+        check_stack_depth(env)
+    except Reject as e:
+        for line in e.lines:
+            env.log.line(line)
+        stats = walk.stats() if walk is not None else Stats()
+        log = _finished(env, stats, started)
+        return Verdict(False, e.reason.errno, log, e.lines[-1], e.reason.slug, stats)
+    stats = walk.stats()
+    return Verdict(True, log=_finished(env, stats, started), stats=stats, xlated=xlate(env))
+
+
+def _check_attributes(program: Program, prog_type: ProgType | None) -> Reject | None:
+    count = len(program.insns)
+    if not 0 < count <= MAX_INSNS:
+        return Reject(Reason.BAD_INSN_COUNT, count=count, limit=MAX_INSNS)
+    if prog_type is None:
+        return Reject(Reason.BAD_PROG_TYPE, name=program.prog_type)
+    return None
+
+
+def _log_head(env: Env) -> None:
+    """Log at level 2 what was found before the walk."""
+    if not env.log.verbose:
+        return
+    for number, start in enumerate(env.cfg.starts):
+        env.log.line(f"func#{number} @{start}")
+    table = live_table(env.cfg.live, env.cfg.scc, env.insn_text)
+    env.log.line(table.rstrip("\n"))
+
+
+def _finished(env: Env, stats: Stats, started: int) -> str:
+    """Return the whole log, its closing lines added."""
+    if not env.log.level:
+        return ""
+    if env.log.level & STATS:
+        micros = (time.perf_counter_ns() - started) // 1000
+        env.log.line(f"verification time {micros} usec")
+        env.log.line("stack depth " + "+".join(str(d) for d in env.stack_depth))
+    env.log.line(
+        f"processed {stats.processed} insns (limit {stats.limit}) "
+        f"max_states_per_insn {stats.max_states_per_insn} total_states {stats.total_states} "
+        f"peak_states {stats.peak_states} mark_read {stats.mark_read}"
+    )
+    return env.log.text()

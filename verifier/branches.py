@@ -1,0 +1,339 @@
+"""Conditional jumps: which way they go, and what each way teaches about registers.
+
+Rules: Linux 6.18 (check_cond_jmp_op). Beyond scalars a branch can prove a pointer not null, or
+that bytes up to a pointer lie inside the packet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bpfvm.insn import Insn
+from bpfvm.isa import AluOp, InsnDef, JmpOp
+from verifier import alu, branch
+from verifier.bounds import ZERO, const
+from verifier.env import Env, Step
+from verifier.fields import check_fields
+from verifier.precision import mark_reg
+from verifier.reasons import Reason, Reject
+from verifier.state import (
+    ADD_CONST,
+    AT_PKT_END,
+    BEYOND_PKT_END,
+    ZERO_REG,
+    FuncState,
+    LinkedReg,
+    RegState,
+    RegType,
+    VerifierState,
+    scalar_reg,
+)
+from verifier.transfer import guard, imm_operand, jmp_op, readable
+from verifier.widen import find_previous, widen
+
+__all__ = ["compile_ja", "compile_jcond", "compile_may_goto", "replace_regs"]
+
+#: kernel: MAX_PACKET_OFF
+MAX_PACKET_OFF = 0xFFFF
+
+_SCALAR = RegType.SCALAR
+_NOT_NULL = (RegType.MAP_VALUE, RegType.MAP_PTR)
+_PACKET_TYPES = (RegType.PACKET, RegType.PACKET_META, RegType.PACKET_END)
+
+
+def replace_regs(state: VerifierState, change: Callable[[RegState], RegState | None]) -> None:
+    """Let *change* replace registers, spilled ones too, in all frames; None keeps one."""
+    for frame in state.frames:
+        regs = frame.regs
+        for regno, reg in enumerate(regs):
+            new = change(reg)
+            if new is not None:
+                regs[regno] = new
+        for spi, slot in frame.stack.items():
+            if slot.spilled is not None:
+                new = change(slot.spilled)
+                if new is not None:
+                    frame.stack[spi] = slot._replace(spilled=new)
+
+
+def compile_ja(_env: Env, _idx: int, target: int) -> Step:
+    """Return the step of an unconditional jump."""
+    return lambda _env, _frame: target
+
+
+def compile_may_goto(_env: Env, idx: int, target: int) -> Step:
+    """Return the step of may_goto: the way out is walked first, the loop's next turn is left for
+    later with what changes from turn to turn forgotten, so that it ends."""
+
+    def step(env: Env, _frame: FuncState) -> int:
+        previous = find_previous(env, idx)
+        again = env.push(idx + 1)
+        again.may_goto_depth += 1
+        if previous is not None:
+            widen(previous, again)
+        return target
+
+    return step
+
+
+def compile_jcond(env: Env, idx: int, insn: Insn, row: InsnDef, target: int) -> Step:
+    """Return the step of a conditional jump."""
+    readable(env.cur.frames[-1], insn.dst)
+    check_fields(insn)
+    dst, src, is_reg, width = insn.dst, insn.src, row.is_reg, row.width
+    refused = guard((dst, src) if is_reg else (dst,))
+    if refused:
+        return refused
+    op, next_idx = jmp_op(row), idx + 1
+    imm = scalar_reg(imm_operand(insn))
+    is_null_test = not is_reg and insn.imm == 0 and width == 64
+    is_null_test = is_null_test and op in (JmpOp.JEQ, JmpOp.JNE)
+
+    def step(env: Env, frame: FuncState) -> int:
+        a = readable(frame, dst)
+        b = readable(frame, src) if is_reg else imm
+        if a.type is _SCALAR and b.type is _SCALAR:
+            taken = branch.is_taken(op, width, a.scalar, b.scalar)
+        else:
+            taken = _pointer_taken(op, width, a, b)
+        if taken is not None:
+            if a.type is _SCALAR:
+                mark_reg(env, dst)
+            if is_reg and b.type is _SCALAR:
+                mark_reg(env, src)
+            if env.log.on:
+                env.log.state(idx, frame)
+            return target if taken else next_idx
+        linked = _collect(env, a, b) if a.id or b.id else ()
+        other = env.push(target)
+        there = other.frames[-1]
+        if a.type is _SCALAR and b.type is _SCALAR:
+            if not is_reg:
+                x, _ = branch.refine(op, width, a.scalar, b.scalar, True)
+                there.regs[dst] = a._replace(scalar=x)
+                x, _ = branch.refine(op, width, a.scalar, b.scalar, False)
+                frame.regs[dst] = a._replace(scalar=x)
+            elif dst != src:
+                x, y = branch.refine(op, width, a.scalar, b.scalar, True)
+                there.regs[dst], there.regs[src] = a._replace(scalar=x), b._replace(scalar=y)
+                x, y = branch.refine(op, width, a.scalar, b.scalar, False)
+                frame.regs[dst], frame.regs[src] = a._replace(scalar=x), b._replace(scalar=y)
+            if linked:
+                if is_reg and b.id:
+                    _sync(env.cur, src, linked)
+                    _sync(other, src, linked)
+                if a.id:
+                    _sync(env.cur, dst, linked)
+                    _sync(other, dst, linked)
+        elif is_reg and width == 64:
+            _compare_pointers(env.cur, other, op, dst, src, a, b)
+        elif is_null_test and a.type.may_be_null:
+            keep = env.rules.null_check_keeps_id
+            _settle_null(env.cur, a.id, is_null=op is JmpOp.JNE, keeps_id=keep)
+            _settle_null(other, a.id, is_null=op is JmpOp.JEQ, keeps_id=keep)
+        if env.log.on:
+            env.log.state(idx, frame)
+        return next_idx
+
+    return step
+
+
+# -- which way ---------------------------------------------------------------------------------
+
+
+def _pointer_taken(op: JmpOp, width: int, a: RegState, b: RegState) -> bool | None:
+    """Predict a comparison with a pointer on one side at least.
+
+    Only whole pointers are predicted: their low halves may well be zero.
+    """
+    if width != 64:
+        return None
+    if a.type in _PACKET_TYPES and b.type in _PACKET_TYPES:
+        return _packet_taken(op, a, b)
+    pointer, zero = (a, b) if b.type is _SCALAR else (b, a)
+    if zero.type is not _SCALAR or zero.scalar != ZERO or pointer.type not in _NOT_NULL:
+        return None
+    if op is JmpOp.JEQ:
+        return False
+    return True if op is JmpOp.JNE else None
+
+
+_FLIPPED = {
+    JmpOp.JGT: JmpOp.JLT,
+    JmpOp.JGE: JmpOp.JLE,
+    JmpOp.JLT: JmpOp.JGT,
+    JmpOp.JLE: JmpOp.JGE,
+}
+
+
+def _packet_taken(op: JmpOp, a: RegState, b: RegState) -> bool | None:
+    """Predict a repeated comparison with the packet's end by the marker the first one left."""
+    if b.type is RegType.PACKET_END:
+        packet, flipped = a, op
+    elif a.type is RegType.PACKET_END and op in _FLIPPED:
+        packet, flipped = b, _FLIPPED[op]
+    else:
+        return None
+    if packet.type is not RegType.PACKET or packet.arg >= 0:
+        return None
+    if flipped in (JmpOp.JGT, JmpOp.JLE):
+        return flipped is JmpOp.JGT if packet.arg == BEYOND_PKT_END else None
+    if flipped in (JmpOp.JGE, JmpOp.JLT):
+        return flipped is JmpOp.JGE
+    return None
+
+
+# -- linked scalars ----------------------------------------------------------------------------
+
+
+def _collect(env: Env, a: RegState, b: RegState) -> tuple[LinkedReg, ...]:
+    """Return the scalars related to either operand; more than the limit lose their relation."""
+    ids = {r.id & ~ADD_CONST for r in (a, b) if r.type is _SCALAR and r.id}
+    if not ids:
+        return ()
+    limit = env.rules.linked_regs
+    found: list[LinkedReg] = []
+    for frame in reversed(env.cur.frames):
+        for regno, reg in enumerate(frame.regs):
+            if reg.type is _SCALAR and reg.id and reg.id & ~ADD_CONST in ids:
+                if len(found) < limit:
+                    found.append((frame.frameno, True, regno))
+                else:
+                    frame.regs[regno] = reg._replace(id=0, off=0)
+        for spi, slot in frame.stack.items():
+            spilled = slot.spilled
+            if spilled is None or spilled.type is not _SCALAR or not spilled.id:
+                continue
+            if spilled.id & ~ADD_CONST in ids:
+                if len(found) < limit:
+                    found.append((frame.frameno, False, spi))
+                else:
+                    frame.stack[spi] = slot._replace(spilled=spilled._replace(id=0, off=0))
+    if len(found) < 2:
+        return ()
+    env.note_linked(found)
+    return tuple(found)
+
+
+def _sync(state: VerifierState, regno: int, linked: tuple[LinkedReg, ...]) -> None:
+    """Give what is now known of *regno* to the scalars it is linked with."""
+    top = state.frames[-1]
+    known = top.regs[regno]
+    for frameno, is_reg, at in linked:
+        frame = state.frames[frameno]
+        if is_reg and frame is top and at == regno:
+            continue
+        slot = None if is_reg else frame.stack[at]
+        reg = frame.regs[at] if slot is None else slot.spilled
+        if reg is None or (reg.id ^ known.id) & ~ADD_CONST or not reg.id:
+            continue
+        if reg.off == known.off:
+            new = reg._replace(scalar=known.scalar)
+        else:
+            delta = const(reg.off - known.off)
+            new = reg._replace(scalar=alu.alu(AluOp.ADD, 64, known.scalar, delta))
+        if slot is None:
+            frame.regs[at] = new
+        else:
+            frame.stack[at] = slot._replace(spilled=new)
+
+
+# -- pointers ----------------------------------------------------------------------------------
+
+
+def _settle_null(state: VerifierState, id_: int, *, is_null: bool, keeps_id: bool) -> None:
+    """Make every copy of a maybe-null pointer what the test proved it to be."""
+
+    def change(reg: RegState) -> RegState | None:
+        if not reg.type.may_be_null or reg.id != id_:
+            return None
+        if is_null:
+            return ZERO_REG
+        return reg._replace(type=RegType.MAP_VALUE, id=reg.id if keeps_id else 0)
+
+    replace_regs(state, change)
+
+
+def _compare_pointers(
+    here: VerifierState,
+    there: VerifierState,
+    op: JmpOp,
+    dst: int,
+    src: int,
+    a: RegState,
+    b: RegState,
+) -> None:
+    """Learn from comparing two registers of which one at least is a pointer."""
+    if a.type is _SCALAR or b.type is _SCALAR:
+        return
+    if a.type.may_be_null != b.type.may_be_null and op in (JmpOp.JEQ, JmpOp.JNE):
+        equal = there if op is JmpOp.JEQ else here
+        regno, reg, pointer = (dst, a, b) if a.type.may_be_null else (src, b, a)
+        # An arena pointer may be 0.
+        if pointer.type is not RegType.ARENA:
+            equal.frames[-1].regs[regno] = reg._replace(type=RegType.MAP_VALUE)
+        return
+    _compare_packet(here, there, op, dst, src, a, b)
+
+
+def _is_end(pointer: RegState, end: RegState) -> bool:
+    """Say whether *end* bounds *pointer*: the packet's end, or its start for the metadata."""
+    if pointer.type is RegType.PACKET:
+        return end.type is RegType.PACKET_END
+    return (
+        pointer.type is RegType.PACKET_META
+        and end.type is RegType.PACKET
+        and not end.off
+        and not end.id
+        and end.scalar == ZERO
+    )
+
+
+#: Per comparison `pointer op end`: whether the proof holds where the jump is taken, and whether
+#: it is strict (`pointer < end`).
+_PROOFS = {
+    JmpOp.JGT: (False, False),
+    JmpOp.JLT: (True, True),
+    JmpOp.JGE: (False, True),
+    JmpOp.JLE: (True, False),
+}
+
+
+def _compare_packet(
+    here: VerifierState,
+    there: VerifierState,
+    op: JmpOp,
+    dst: int,
+    src: int,
+    a: RegState,
+    b: RegState,
+) -> None:
+    if op not in _PROOFS:
+        return
+    if _is_end(a, b):
+        pointer, regno = a, dst
+    elif _is_end(b, a):
+        pointer, regno, op = b, src, _FLIPPED[op]
+    else:
+        return
+    when_taken, is_strict = _PROOFS[op]
+    inside, outside = (there, here) if when_taken else (here, there)
+    _prove(inside, pointer, is_strict)
+    if pointer.type is RegType.PACKET:
+        regs = outside.frames[-1].regs
+        regs[regno] = regs[regno]._replace(arg=AT_PKT_END if is_strict else BEYOND_PKT_END)
+
+
+def _prove(state: VerifierState, pointer: RegState, is_strict: bool) -> None:
+    """Note that the bytes before *pointer* (and one more, if strict) are in the packet."""
+    off = pointer.off
+    if off < 0 or (off == 0 and is_strict) or pointer.scalar.umax + off > MAX_PACKET_OFF:
+        return
+    proven = off + 1 if is_strict else off
+
+    def change(reg: RegState) -> RegState | None:
+        if reg.type is pointer.type and reg.id == pointer.id and reg.arg < proven:
+            return reg._replace(arg=proven)
+        return None
+
+    replace_regs(state, change)

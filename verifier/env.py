@@ -1,0 +1,190 @@
+"""What one verification works on: the program's facts, the walk's state, findings per insn.
+
+`Env` is handed to every step of the walk. Values that never change while walking are plain
+attributes set once; the findings (`access`, `calls`, ...) become the xlated program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bpfvm.context import CtxAccess, ProgType
+from bpfvm.disasm import Names, insn_text
+from bpfvm.isa import InsnDef
+from bpfvm.maps.base import MapTypes
+from bpfvm.memory import RegionKind
+from bpfvm.program import MapFacts, Program
+from bpfvm.proto import FuncProto, Registry
+from bpfvm.rules import KernelRules
+from verifier.cfg import Cfg
+from verifier.log import Log, RegPrinter, Snapshot
+from verifier.reasons import Reason, Reject
+from verifier.state import FuncState, LinkedReg, RegType, VerifierState
+
+__all__ = ["PATH_END", "Env", "Pending", "Step"]
+
+#: kernel: BPF_COMPLEXITY_LIMIT_JMP_SEQ
+MAX_PENDING = 8192
+#: What a step returns in place of the next slot when its path is done.
+PATH_END = -1
+
+Step = Callable[["Env", FuncState], int]
+
+
+@dataclass(slots=True)
+class Pending:
+    """A branch still to be walked, and how long the log was when it forked."""
+
+    state: VerifierState
+    target: int
+    origin: int
+    log_length: int
+
+
+class CallFacts:
+    """What is known of one helper or kfunc call over all paths."""
+
+    __slots__ = ("context", "proto")
+
+    def __init__(self, proto: FuncProto) -> None:
+        self.proto = proto
+        self.context = ""
+
+
+class Env:
+    """One verification."""
+
+    def __init__(
+        self,
+        program: Program,
+        facts: Sequence[MapFacts],
+        registry: Registry,
+        map_types: MapTypes,
+        prog_type: ProgType,
+        rules: KernelRules,
+        log_level: int,
+    ) -> None:
+        self.program, self.facts, self.registry = program, facts, registry
+        self.map_types, self.prog_type, self.rules = map_types, prog_type, rules
+        self.insns = program.insns
+        self.printer = RegPrinter(facts, offsets_apart=not rules.pointer_off_in_range)
+        self.log = Log(log_level, self.printer, self.insn_text)
+        self._names = _names(program, registry)
+        self._texts: dict[int, str] = {}
+        self.cfg = Cfg([0], [])
+        self.cur: VerifierState
+        self.insn_idx = 0
+        self.prev_insn = -1
+        self.pending: list[Pending] = []
+        self._ids = 0
+        self._forget_findings()
+
+    def _forget_findings(self) -> None:
+        size = len(self.insns)
+        #: Pointer type of each memory insn, for the same-insn rule.
+        self.pointer_types: list[RegType | None] = [None] * size
+        self.access: list[RegionKind | None] = [None] * size
+        self.mixed_access: set[int] = set()
+        self.ctx_access: dict[int, CtxAccess] = {}
+        #: ALU64 insns seen with and without an arena operand.
+        self.with_arena: set[int] = set()
+        self.without_arena: set[int] = set()
+        self.calls: dict[int, CallFacts] = {}
+        #: Full states before each insn, as first seen.
+        self.first_seen: list[Snapshot | None] = [None] * size
+        self.seen = bytearray(size)
+        self.max_ctx_offset = 0
+        self.stack_depth: list[int] = []
+
+    def start(self, cfg: Cfg) -> None:
+        """Take what the passes before the walk found."""
+        self.cfg = cfg
+        self.stack_depth = [0] * len(cfg.starts)
+
+    @property
+    def arena(self) -> int | None:
+        """Index of the program's arena among its maps."""
+        return self.cfg.arena
+
+    def live_slots(self, _idx: int) -> int:
+        """Return the bits of the stack slots that may be read from slot *_idx* on."""
+        return -1
+
+    def row(self, idx: int) -> InsnDef:
+        """Return the row of slot *idx*, which has one."""
+        row = self.cfg.rows[idx]
+        if row is None:
+            raise Reject(Reason.UNKNOWN_OPCODE, opcode=self.insns[idx].opcode)
+        return row
+
+    def insn_text(self, idx: int) -> str:
+        """Return the log's text of slot *idx*."""
+        text = self._texts.get(idx)
+        if text is None:
+            next_imm = self.insns[idx + 1].imm if idx + 1 < len(self.insns) else 0
+            text = self._texts[idx] = insn_text(self.insns[idx], next_imm, self._names)
+        return text
+
+    def new_id(self) -> int:
+        """Return an id no register has."""
+        self._ids += 1
+        return self._ids
+
+    def push(self, target: int) -> VerifierState:
+        """Leave a copy of the current state to be walked from *target*; return it for refinement.
+
+        Raises:
+            Reject: too many branches are pending.
+        """
+        cur = self.cur
+        other = cur.copy()
+        if cur.parent is not None:
+            cur.parent.branches += 1
+        self.pending.append(Pending(other, target, self.insn_idx, len(self.log)))
+        if len(self.pending) > MAX_PENDING:
+            raise Reject(
+                Reason.TOO_COMPLEX_E2BIG if self.rules.complexity_is_e2big else Reason.TOO_COMPLEX,
+                count=len(self.pending),
+            )
+        return other
+
+    def note_stack(self, frameno: int, spi: int) -> None:
+        """Record that the current insn spills to or fills from a slot."""
+        cur = self.cur
+        older, idx, _, linked = cur.history  # type: ignore[misc]  # set before each step
+        cur.history = (older, idx, (frameno, spi), linked)
+        cur.history_len += 1
+
+    def note_linked(self, linked: Sequence[LinkedReg]) -> None:
+        """Record which linked scalars the current branch refines together."""
+        cur = self.cur
+        older, idx, access, _ = cur.history  # type: ignore[misc]  # set before each step
+        cur.history = (older, idx, access, tuple(linked))
+        cur.history_len += 1
+
+    def note_access(self, idx: int, kind: RegionKind) -> None:
+        """Record what the memory operand of slot *idx* points to on this path."""
+        before = self.access[idx]
+        if before is None:
+            if idx not in self.mixed_access:
+                self.access[idx] = kind
+        elif before is not kind:
+            self.access[idx] = None
+            self.mixed_access.add(idx)
+
+    def note_depth(self, frame: FuncState, lowest: int) -> None:
+        """Record that *frame*'s stack is used down to byte *lowest* (negative)."""
+        if -lowest > self.stack_depth[frame.subprog]:
+            self.stack_depth[frame.subprog] = -lowest
+
+
+def _names(program: Program, registry: Registry) -> Names:
+    def helper(number: int) -> str | None:
+        proto = registry.helpers.get(number)
+        return None if proto is None else proto.name
+
+    def kfunc(imm: int, _off: int) -> str | None:
+        return program.kfuncs[imm] if 0 <= imm < len(program.kfuncs) else None
+
+    return Names(helper=helper, kfunc=kfunc)

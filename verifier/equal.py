@@ -1,0 +1,196 @@
+"""When one state is covered by another: the question that lets the walk skip a path.
+
+`covers(old, cur)` says that whatever the walk found safe from *old* is safe from *cur*. It rests
+on: an unread register or slot does not matter; a scalar that nothing relied on may be any scalar;
+a smaller range is inside what was checked. Ids only matter as relations, so they are compared
+through a bijection. Rules: Linux 6.18 (states_equal, regsafe, stacksafe).
+"""
+
+from __future__ import annotations
+
+from enum import Enum, unique
+
+from verifier.bounds import range_within
+from verifier.env import Env
+from verifier.state import (
+    ADD_CONST,
+    EMPTY_TYPES,
+    SPILL_TYPES,
+    UNKNOWN_REG,
+    FuncState,
+    RegState,
+    RegType,
+    StackSlot,
+    VerifierState,
+)
+
+__all__ = ["Mode", "covers", "looks_same"]
+
+
+@unique
+class Mode(Enum):
+    """How strict to be: ANY_IMPRECISE where *old*'s marks are complete, RANGES where they are not
+    yet (inside a loop), EXACT to prove that nothing changed at all."""
+
+    ANY_IMPRECISE = "not exact"
+    RANGES = "range within"
+    EXACT = "exact"
+
+
+_NOT_EXACT, _RANGES, _EXACT = Mode.ANY_IMPRECISE, Mode.RANGES, Mode.EXACT
+_SCALAR, _NOT_INIT = RegType.SCALAR, RegType.NOT_INIT
+_EMPTY = StackSlot(EMPTY_TYPES)
+_IGNORED = frozenset("?m")
+
+
+class _Ids:
+    """A bijection between the ids of two states, built as it is asked for."""
+
+    __slots__ = ("_new", "_old", "_temporary")
+
+    def __init__(self) -> None:
+        self._old: dict[int, int] = {}
+        self._new: dict[int, int] = {}
+        self._temporary = ADD_CONST << 1
+
+    def match(self, old: int, cur: int) -> bool:
+        if not old or not cur:
+            return not old and not cur
+        known = self._old.get(old)
+        if known is not None:
+            return known == cur
+        if cur in self._new:
+            return False
+        self._old[old], self._new[cur] = cur, old
+        return True
+
+    def match_scalar(self, old: int, cur: int) -> bool:
+        """No id means a relation to nothing else, as a fresh id does."""
+        self._temporary += 2
+        return self.match(old or self._temporary, cur or self._temporary + 1)
+
+
+def covers(env: Env, old: VerifierState, cur: VerifierState, mode: Mode) -> bool:
+    """Say whether everything that can happen from *cur* was (or is being) checked from *old*."""
+    if len(old.frames) != len(cur.frames) or old.sleepable != cur.sleepable:
+        return False
+    ids = _Ids()
+    live = env.cfg.live
+    lenient_ids = env.rules.pointer_off_in_range
+    top = len(cur.frames) - 1
+    for frameno, (a, b) in enumerate(zip(old.frames, cur.frames, strict=True)):
+        if a.callsite != b.callsite:
+            return False
+        at = cur.insn_idx if frameno == top else cur.frames[frameno + 1].callsite
+        mask = live[at]
+        old_regs, cur_regs = a.regs, b.regs
+        for regno in range(10):
+            if mask >> regno & 1 and not _reg_safe(
+                old_regs[regno], cur_regs[regno], ids, mode, lenient_ids
+            ):
+                return False
+        if not _stack_safe(a, b, ids, mode, lenient_ids, env.live_slots(at)):
+            return False
+    return True
+
+
+def looks_same(old: VerifierState, cur: VerifierState) -> bool:
+    """Say quickly whether the current frames' registers are the same, marks and all ids aside."""
+    a, b = old.frames[-1], cur.frames[-1]
+    if len(old.frames) != len(cur.frames):
+        return False
+    return all(
+        x is y or (x.type is y.type and x[1:5] == y[1:5])
+        for x, y in zip(a.regs, b.regs, strict=True)
+    )
+
+
+def _exactly(old: RegState, cur: RegState, ids: _Ids) -> bool:
+    return (
+        old.type is cur.type
+        and old.scalar == cur.scalar
+        and old.off == cur.off
+        and old.arg == cur.arg
+        and ids.match(old.id, cur.id)
+    )
+
+
+def _reg_safe(old: RegState, cur: RegState, ids: _Ids, mode: Mode, lenient_ids: bool) -> bool:
+    if mode is _EXACT:
+        return _exactly(old, cur, ids)
+    kind = old.type
+    if kind is _NOT_INIT and (mode is _NOT_EXACT or cur.type is _NOT_INIT):
+        return True
+    if kind is not cur.type:
+        return False
+    if kind is _SCALAR:
+        if not old.precise and mode is _NOT_EXACT:
+            return True
+        return _scalar_safe(old, cur, ids, lenient_ids)
+    if kind in (RegType.MAP_VALUE, RegType.MAP_VALUE_OR_NULL):
+        return (
+            old.off == cur.off
+            and old.arg == cur.arg
+            and range_within(old.scalar, cur.scalar)
+            and ids.match(old.id, cur.id)
+        )
+    if kind in (RegType.PACKET, RegType.PACKET_META):
+        if old.arg != cur.arg and (old.arg < 0 or cur.arg < 0 or old.arg > cur.arg):
+            return False
+        return (
+            old.off == cur.off
+            and ids.match(old.id, cur.id)
+            and range_within(old.scalar, cur.scalar)
+        )
+    if kind is RegType.ARENA:
+        return True
+    return _exactly(old, cur, ids)
+
+
+def _scalar_safe(old: RegState, cur: RegState, ids: _Ids, lenient_ids: bool) -> bool:
+    if not range_within(old.scalar, cur.scalar):
+        return False
+    if not old.id and lenient_ids:
+        return True
+    if (old.id ^ cur.id) & ADD_CONST or (old.id & ADD_CONST and old.off != cur.off):
+        return False
+    if old.id & ADD_CONST and not ids.match(old.id & ~ADD_CONST, cur.id & ~ADD_CONST):
+        return False
+    return ids.match_scalar(old.id, cur.id)
+
+
+def _stack_safe(
+    old: FuncState, cur: FuncState, ids: _Ids, mode: Mode, lenient_ids: bool, live: int
+) -> bool:
+    for spi, a in old.stack.items():
+        if not live >> spi & 1:
+            continue
+        b = cur.stack.get(spi, _EMPTY)
+        if a is b and (a.spilled is None or not a.spilled.id):
+            continue
+        if mode is not _NOT_EXACT and a.types != b.types:
+            return False
+        if not _slot_safe(a, b, ids, mode, lenient_ids):
+            return False
+    return True
+
+
+def _slot_safe(a: StackSlot, b: StackSlot, ids: _Ids, mode: Mode, lenient_ids: bool) -> bool:
+    if _IGNORED.issuperset(a.types):
+        return True
+    x, y = _as_scalar(a), _as_scalar(b)
+    if x is not None and y is not None:
+        return _reg_safe(x, y, ids, mode, lenient_ids)
+    if any(p != q and p not in _IGNORED for p, q in zip(a.types, b.types, strict=True)):
+        return False
+    if a.spilled is None:
+        return True
+    return b.spilled is not None and _reg_safe(a.spilled, b.spilled, ids, mode, lenient_ids)
+
+
+def _as_scalar(slot: StackSlot) -> RegState | None:
+    """Return what eight bytes loaded from *slot* are, where that is one scalar."""
+    if slot.spilled is not None:
+        is_whole = slot.types == SPILL_TYPES and slot.spilled.type is _SCALAR
+        return slot.spilled if is_whole else None
+    return UNKNOWN_REG if _IGNORED.issuperset(slot.types) else None

@@ -1,0 +1,471 @@
+"""The walk: every path, one insn after the other, skipping what is covered by a saved state.
+
+Order and limits are the kernel's (do_check, is_state_visited): the jump target is left for later
+and the fall-through goes on; a path that ends takes up the branch left last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from bpfvm.errors import InternalError
+from bpfvm.insn import Insn
+from bpfvm.isa import AtomicOp, CallKind, InsnDef, Kind, LdKind
+from bpfvm.xlated import Stats
+from verifier.branches import compile_ja, compile_jcond, compile_may_goto
+from verifier.calls import compile_call, compile_exit, fp_reg
+from verifier.cfg import jump_to
+from verifier.env import PATH_END, Env, Step
+from verifier.equal import Mode, covers, looks_same
+from verifier.fields import check_fields
+from verifier.log import take
+from verifier.memory import compile_atomic, compile_load, compile_store
+from verifier.precision import Wanted, mark_all_precise, mark_wanted
+from verifier.reasons import Reason, Reject
+from verifier.state import (
+    NOT_INIT_REG,
+    UNKNOWN_REG,
+    FuncState,
+    RegState,
+    RegType,
+    VerifierState,
+    const_reg,
+)
+from verifier.transfer import compile_alu, compile_end, compile_mov, compile_neg, guard
+
+__all__ = ["Walk"]
+
+#: kernel: BPF_COMPLEXITY_LIMIT_INSNS, the history that forces a saved state, rounds of marks
+MAX_PROCESSED = 1_000_000
+MAX_HISTORY = 40
+MAX_ROUNDS = 64
+#: Program types with legacy packet loads.
+_LD_ABS_TYPES = frozenset({"socket_filter", "sched_cls", "sched_act"})
+
+_SccKey = tuple[tuple[int, ...], int]
+
+
+@dataclass(slots=True)
+class _SccVisit:
+    """A loop being walked: the state it was entered with, and paths that came round again and
+    were found covered by a state whose marks are not complete yet."""
+
+    entry: VerifierState | None = None
+    backedges: list[tuple[VerifierState, VerifierState]] = field(default_factory=list)
+
+
+class Walk:
+    """One walk over `env.program`."""
+
+    def __init__(self, env: Env) -> None:
+        self.env = env
+        self.steps: list[Step | None] = [None] * len(env.insns)
+        self._saved: dict[tuple[int, int], list[VerifierState]] = {}
+        self._visits: dict[_SccKey, _SccVisit] = {}
+        self.processed = 0
+        self._jumps = 0
+        self._saved_at = (0, 0)  # jumps and insns processed when a state was last saved
+        self._after_branch = False
+        self._max_states = self._total = self._kept = self._evicted = self._peak = 0
+        self._linfo = _line_table(env)
+        self._last_line: object = None
+
+    def stats(self) -> Stats:
+        """Return the counters so far."""
+        return Stats(
+            processed=self.processed,
+            limit=MAX_PROCESSED,
+            max_states_per_insn=self._max_states,
+            total_states=self._total,
+            peak_states=self._peak,
+        )
+
+    def run(self) -> None:
+        """Walk all paths.
+
+        Raises:
+            Reject: the program is refused.
+        """
+        env = self.env
+        regs = [NOT_INIT_REG] * 11
+        regs[1] = RegState(RegType.CTX)
+        regs[10] = fp_reg(0)
+        env.cur = VerifierState([FuncState(0, 0, -1, regs, {})], sleepable=env.program.sleepable)
+        env.log.touch_all()
+        try:
+            self._run()
+        except IndexError as e:  # a step left the program: the checks before the walk failed
+            raise InternalError(f"the walk left the program at {env.insn_idx}") from e
+
+    def _run(self) -> None:
+        env, steps = self.env, self.steps
+        prune, jump_points, log = env.cfg.prune, env.cfg.jump, env.log
+        seen, first_seen = env.seen, env.first_seen
+        rows = env.cfg.rows
+        idx = 0
+        while True:
+            self.processed += 1
+            if self.processed > MAX_PROCESSED:
+                raise Reject(Reason.TOO_LARGE, count=self.processed)
+            cur = env.cur
+            cur.insn_idx = env.insn_idx = idx
+            cur.last_insn = env.prev_insn
+            if idx in prune and self._is_covered(cur, idx):
+                if log.on:
+                    self._log_safe(idx)
+                next_idx = self._pop()
+                if next_idx is None:
+                    return
+                idx = next_idx
+                continue
+            if idx in jump_points:
+                cur.history_len += 1
+            frame = cur.frames[-1]
+            if log.on:
+                self._log_insn(idx, frame)
+            if not seen[idx]:
+                seen[idx] = 1
+                first_seen[idx] = take(frame)
+            step = steps[idx]
+            if step is None:
+                step = steps[idx] = compile_step(env, idx)
+            cur.history = (cur.history, idx, None, ())
+            env.prev_insn = idx
+            row = rows[idx]
+            if row is not None and row.kind in _JUMPS:
+                self._jumps += 1
+            idx = step(env, frame)
+            if idx == PATH_END:
+                next_idx = self._pop()
+                if next_idx is None:
+                    return
+                idx = next_idx
+
+    # -- paths ---------------------------------------------------------------------------------
+
+    def _pop(self) -> int | None:
+        """End the current path; take up the branch left last and return its slot."""
+        env = self.env
+        self._finish(env.cur)
+        if not env.pending:
+            return None
+        pending = env.pending.pop()
+        env.cur = pending.state
+        env.prev_insn = pending.origin
+        if not env.log.verbose:
+            env.log.truncate(pending.log_length)
+        env.log.touch_all()
+        self._after_branch = True
+        return pending.target
+
+    def _finish(self, path: VerifierState) -> None:
+        state = path.parent
+        while state is not None:
+            state.branches -= 1
+            if state.branches:
+                break
+            self._leave_scc(state)
+            state = state.parent
+
+    # -- saved states --------------------------------------------------------------------------
+
+    def _is_covered(self, cur: VerifierState, idx: int) -> bool:
+        """Say whether a saved state covers *cur*; else maybe save it (kernel: is_state_visited)."""
+        env = self.env
+        force = idx in env.cfg.force or cur.history_len > MAX_HISTORY
+        since_jumps = self._jumps - self._saved_at[0]
+        since_insns = self.processed - self._saved_at[1]
+        add = force or (since_jumps >= 2 and since_insns >= 8)
+        key = (idx, cur.frames[-1].callsite)
+        states = self._saved.get(key)
+        if states:
+            self._max_states = max(self._max_states, len(states))
+            is_force = idx in env.cfg.force
+            dropped = False
+            for old in reversed(states):
+                if old.branches:
+                    is_may_goto = env.row(idx).kind is Kind.MAY_GOTO
+                    if (
+                        is_may_goto
+                        and old.may_goto_depth != cur.may_goto_depth
+                        and covers(env, old, cur, Mode.RANGES)
+                    ):
+                        self._hit(old, cur, idx, is_loop=True)
+                        return True
+                    if (
+                        looks_same(old, cur)
+                        and old.may_goto_depth == cur.may_goto_depth
+                        and covers(env, old, cur, Mode.EXACT)
+                    ):
+                        self._refuse_loop(old, cur, idx)
+                    if not force and since_jumps < 20 and since_insns < 100:
+                        add = False
+                else:
+                    is_loop = self._is_incomplete(old)
+                    mode = Mode.RANGES if is_loop else Mode.ANY_IMPRECISE
+                    if covers(env, old, cur, mode):
+                        self._hit(old, cur, idx, is_loop=is_loop)
+                        return True
+                if add:
+                    old.miss_cnt += 1
+                n = 64 if is_force and old.branches else 3
+                if old.miss_cnt > old.hit_cnt * n + n:
+                    old.miss_cnt = -1
+                    dropped = True
+            if dropped:
+                self._drop(states)
+        if add:
+            self._save(cur, idx, key)
+        return False
+
+    def _drop(self, states: list[VerifierState]) -> None:
+        """Forget states that are compared often and never cover anything."""
+        kept = [s for s in states if s.miss_cnt >= 0]
+        self._kept -= len(states) - len(kept)
+        self._evicted += sum(1 for s in states if s.miss_cnt < 0 and s.branches)
+        states[:] = kept
+
+    def _hit(self, old: VerifierState, cur: VerifierState, idx: int, *, is_loop: bool) -> None:
+        old.hit_cnt += 1
+        if idx in self.env.cfg.jump:
+            cur.history_len += 1
+        self._propagate(old, cur)
+        if is_loop:
+            key = self._scc_key(cur)
+            visit = self._visits.get(key) if key is not None else None
+            if visit is None or visit.entry is None:
+                raise InternalError(f"a loop was closed at {idx} that was never entered")
+            visit.backedges.append((cur.copy(), old))
+
+    def _propagate(self, old: VerifierState, cur: VerifierState) -> bool:
+        """What *old* relied on, *cur*'s ancestors now rely on too."""
+        wanted = Wanted(len(old.frames))
+        for frameno, frame in enumerate(old.frames):
+            for regno, reg in enumerate(frame.regs):
+                if reg.precise and reg.type is RegType.SCALAR:
+                    wanted.regs[frameno] |= 1 << regno
+            for spi, slot in frame.stack.items():
+                spilled = slot.spilled
+                if spilled is not None and spilled.precise and spilled.type is RegType.SCALAR:
+                    wanted.slots[frameno].add(spi)
+        return bool(wanted) and mark_wanted(self.env, cur, wanted, skip_first=False)
+
+    def _save(self, cur: VerifierState, idx: int, key: tuple[int, int]) -> None:
+        for frame in cur.frames:
+            _forget_marks(frame)
+        saved = cur.copy()
+        saved.branches = 1
+        saved.insn_idx = idx
+        self._enter_scc(saved)
+        cur.parent = saved
+        cur.first_insn = idx
+        cur.dfs_depth = saved.dfs_depth + 1
+        cur.history, cur.history_len = None, 0
+        self._saved.setdefault(key, []).append(saved)
+        self._saved_at = (self._jumps, self.processed)
+        self._total += 1
+        self._kept += 1
+        self._peak = max(self._peak, self._kept + self._evicted)
+
+    def _refuse_loop(self, old: VerifierState, cur: VerifierState, idx: int) -> None:
+        printer = self.env.printer
+        raise Reject(
+            Reason.INFINITE_LOOP,
+            insn=idx,
+            after=(
+                "cur state:" + printer.snapshot(take(cur.frames[-1])),
+                "old state:" + printer.snapshot(take(old.frames[-1])),
+            ),
+        )
+
+    # -- loops ---------------------------------------------------------------------------------
+
+    def _scc_key(self, state: VerifierState) -> _SccKey | None:
+        """Return which visit of which loop *state* is in (kernel: compute_scc_callchain)."""
+        scc = self.env.cfg.scc
+        calls: list[int] = []
+        for frameno in range(len(state.frames)):
+            at = state.frame_insn(frameno)
+            if scc[at]:
+                return tuple(calls), scc[at]
+            calls.append(at)
+        return None
+
+    def _enter_scc(self, state: VerifierState) -> None:
+        key = self._scc_key(state)
+        if key is not None:
+            visit = self._visits.setdefault(key, _SccVisit())
+            if visit.entry is None:
+                visit.entry = state
+
+    def _is_incomplete(self, state: VerifierState) -> bool:
+        key = self._scc_key(state)
+        visit = self._visits.get(key) if key is not None else None
+        return visit is not None and bool(visit.backedges)
+
+    def _leave_scc(self, state: VerifierState) -> None:
+        """When a loop is walked to the end, complete the marks of the paths that came round."""
+        key = self._scc_key(state)
+        visit = self._visits.get(key) if key is not None else None
+        if visit is None or visit.entry is not state:
+            return
+        for _ in range(MAX_ROUNDS):
+            if not any([self._propagate(old, cur) for cur, old in visit.backedges]):
+                break
+        else:
+            for cur, _ in visit.backedges:
+                mark_all_precise(cur)
+        visit.entry = None
+        visit.backedges = []
+
+    # -- log -----------------------------------------------------------------------------------
+
+    def _log_safe(self, idx: int) -> None:
+        if self._after_branch:
+            self.env.log.line(f"\nfrom {self.env.prev_insn} to {idx}: safe")
+        else:
+            self.env.log.line(f"{idx}: safe")
+
+    def _log_insn(self, idx: int, frame: FuncState) -> None:
+        log = self.env.log
+        if log.verbose and self._after_branch:
+            log.full_state(f"\nfrom {self.env.prev_insn} to {idx}:", frame)
+            self._after_branch = False
+        log.state(idx, frame)
+        if self._linfo:
+            line = self._linfo[idx]
+            if line is not None and line != self._last_line:
+                self._last_line = line
+                log.line(f"; {line}")
+        log.insn(idx, _touched(self.env, idx))
+
+
+def _forget_marks(frame: FuncState) -> None:
+    for regno, reg in enumerate(frame.regs):
+        if reg.precise:
+            frame.regs[regno] = reg._replace(precise=False)
+    for spi, slot in frame.stack.items():
+        if slot.spilled is not None and slot.spilled.precise:
+            frame.stack[spi] = slot._replace(spilled=slot.spilled._replace(precise=False))
+
+
+_JUMPS = frozenset({Kind.JA, Kind.JCOND, Kind.MAY_GOTO, Kind.CALL, Kind.CALLX, Kind.EXIT})
+
+
+def compile_step(env: Env, idx: int) -> Step:
+    """Return the step of slot *idx*, now that a path has reached it.
+
+    Raises:
+        Reject: its fields are refused.
+    """
+    insn = env.insns[idx]
+    row = env.cfg.rows[idx]
+    if row is None or row.kind is not Kind.JCOND:
+        check_fields(insn)
+    return _compile(env, idx, insn, env.row(idx))
+
+
+def _compile(env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
+    match row.kind:
+        case Kind.ALU:
+            return compile_alu(env, idx, insn, row)
+        case Kind.NEG:
+            return compile_neg(env, idx, insn, row)
+        case Kind.END:
+            return compile_end(env, idx, insn, row)
+        case Kind.MOV | Kind.MOVSX | Kind.CAST_KERN | Kind.CAST_USER:
+            return compile_mov(env, idx, insn, row)
+        case Kind.LDIMM64:
+            return _compile_ldimm64(env, idx, insn, row)
+        case Kind.LDX | Kind.LOAD_ACQ:
+            return compile_load(env, idx, insn, row)
+        case Kind.ST | Kind.STX | Kind.STORE_REL:
+            return compile_store(env, idx, insn, row)
+        case Kind.ATOMIC:
+            return compile_atomic(env, idx, insn, row)
+        case Kind.JA:
+            return compile_ja(env, idx, jump_to(idx, insn, row))
+        case Kind.JCOND:
+            return compile_jcond(env, idx, insn, row, jump_to(idx, insn, row))
+        case Kind.MAY_GOTO:
+            return compile_may_goto(env, idx, jump_to(idx, insn, row))
+        case Kind.CALL:
+            return compile_call(env, idx, insn, row)
+        case Kind.EXIT:
+            return compile_exit(env, idx)
+        case Kind.LD_ABS | Kind.LD_IND:
+            if env.program.prog_type not in _LD_ABS_TYPES:
+                raise Reject(Reason.LD_ABS_PROG_TYPE)
+            raise Reject(Reason.NOT_SUPPORTED, what="legacy packet loads (ld_abs, ld_ind)")
+        case Kind.CALLX:
+            raise InternalError("callx passed the opcode check")
+        case _:
+            assert_never(row.kind)
+
+
+def _compile_ldimm64(env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
+    second = env.insns[idx + 1].imm
+    match row.op:
+        case LdKind.IMM64:
+            value = const_reg(insn.imm & 0xFFFFFFFF | second << 32)
+        case LdKind.MAP_IDX:
+            value = RegState(RegType.MAP_PTR, arg=insn.imm)
+        case LdKind.MAP_IDX_VALUE if insn.imm == env.cfg.arena:
+            value = UNKNOWN_REG
+        case LdKind.MAP_IDX_VALUE:
+            value = RegState(RegType.MAP_VALUE, off=second, arg=insn.imm)
+        case LdKind.FUNC:
+            raise Reject(Reason.NOT_SUPPORTED, what="pointers to subprograms (callbacks)")
+        case _:
+            raise InternalError(f"{row.mnemonic} passed the checks before the walk")
+    dst = insn.dst
+
+    def step(_env: Env, frame: FuncState) -> int:
+        frame.regs[dst] = value
+        return idx + 2
+
+    return guard((), dst) or step
+
+
+def _touched(env: Env, idx: int) -> int:
+    """Return the bits of the registers that the log shows after slot *idx*."""
+    insn, row = env.insns[idx], env.cfg.rows[idx]
+    dst, src = 1 << insn.dst, 1 << insn.src
+    if row is None:
+        return 0
+    match row.kind:
+        case Kind.ALU | Kind.MOV | Kind.MOVSX | Kind.JCOND:
+            return dst | src if row.is_reg else dst
+        case Kind.CAST_KERN | Kind.CAST_USER | Kind.LDX | Kind.LOAD_ACQ:
+            return dst | src
+        case Kind.STX | Kind.STORE_REL:
+            return dst | src
+        case Kind.ATOMIC:
+            return dst | src | (row.op is AtomicOp.CMPXCHG)
+        case Kind.NEG | Kind.END | Kind.LDIMM64 | Kind.ST:
+            return dst
+        case Kind.CALL:
+            return 0 if row.op is CallKind.LOCAL else 0b111111
+        case Kind.EXIT:
+            return 1
+        case Kind.JA | Kind.MAY_GOTO:
+            return 0
+        case Kind.CALLX | Kind.LD_ABS | Kind.LD_IND:
+            return 0b111111
+        case _:
+            assert_never(row.kind)
+
+
+def _line_table(env: Env) -> list[str | None]:
+    """Return each slot's source line as the log shows it; empty without line info."""
+    infos = env.program.line_info
+    if not infos or not env.log.on:
+        return []
+    table: list[str | None] = [None] * len(env.insns)
+    starts = [*(i.insn_off for i in infos[1:]), len(env.insns)]
+    for info, end in zip(infos, starts, strict=True):
+        text = f"{info.source.lstrip()} @ {info.file.rsplit('/', 1)[-1]}:{info.line}"
+        for idx in range(max(0, info.insn_off), min(end, len(table))):
+            table[idx] = text
+    return table

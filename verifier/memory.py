@@ -1,0 +1,495 @@
+"""Loads, stores and atomics: what a memory operand may point to, and what an access leaves.
+
+Rules: Linux 6.18 (check_mem_access and its kin). Stack accesses are in `verifier.stack`.
+"""
+
+from __future__ import annotations
+
+from bpfvm.bits import S64_MIN, s32, s64, sext, u64
+from bpfvm.context import CtxKind
+from bpfvm.insn import Insn
+from bpfvm.isa import AtomicOp, InsnDef, Kind
+from bpfvm.maps.base import MapFlags
+from bpfvm.memory import RegionKind
+from verifier import bounds, stack, tnum
+from verifier.bounds import UNKNOWN, Scalar, var_off_text
+from verifier.env import Env, Step
+from verifier.reasons import Reason, Reject
+from verifier.state import (
+    UNKNOWN_REG,
+    FuncState,
+    RegState,
+    RegType,
+    const_reg,
+)
+from verifier.transfer import check_writable, guard, readable
+
+__all__ = [
+    "check_map_access",
+    "check_packet_access",
+    "compile_atomic",
+    "compile_load",
+    "compile_store",
+]
+
+#: kernel: BPF_MAX_VAR_OFF, BPF_F_STRICT_ALIGNMENT
+MAX_VAR_OFF = 1 << 29
+STRICT_ALIGNMENT = 1
+
+_SCALAR, _NOT_INIT = RegType.SCALAR, RegType.NOT_INIT
+_STACK, _ARENA, _CTX = RegType.STACK, RegType.ARENA, RegType.CTX
+_MAP_VALUE, _MAP_PTR = RegType.MAP_VALUE, RegType.MAP_PTR
+_PACKETS = (RegType.PACKET, RegType.PACKET_META)
+
+_REGION = {
+    RegType.STACK: RegionKind.STACK,
+    RegType.CTX: RegionKind.CTX,
+    RegType.PACKET: RegionKind.PACKET,
+    RegType.PACKET_META: RegionKind.PACKET,
+    RegType.MAP_VALUE: RegionKind.MAP_VALUE,
+    RegType.ARENA: RegionKind.ARENA,
+}
+_CTX_RESULT = {
+    CtxKind.SCALAR: UNKNOWN_REG,
+    CtxKind.PACKET: RegState(RegType.PACKET),
+    CtxKind.PACKET_META: RegState(RegType.PACKET_META),
+    CtxKind.PACKET_END: RegState(RegType.PACKET_END),
+}
+#: Types that one insn may not meet together with any other.
+_EXCLUSIVE = (_CTX, _ARENA)
+
+
+def _narrowed(scalar: Scalar, size: int, *, sx: bool) -> Scalar:
+    if sx:
+        return bounds.reset_if_broken(bounds.sign_extend(scalar, size, 64))
+    return bounds.coerce_to_size(scalar, size)
+
+
+#: What a load gives of which nothing is known, by (size, sign-extended).
+_UNKNOWN_LOAD = {
+    (size, sx): UNKNOWN_REG if size == 8 else RegState(_SCALAR, _narrowed(UNKNOWN, size, sx=sx))
+    for size in (1, 2, 4, 8)
+    for sx in (False, True)
+}
+
+
+# -- insns -------------------------------------------------------------------------------------
+
+
+def compile_load(_env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
+    """Return the step of a load or acquire load."""
+    dst, src, off, size, sx = insn.dst, insn.src, insn.off, row.size, bool(row.sx)
+    refused = guard((src,), dst)
+    if refused:
+        return refused
+    is_atomic = row.kind is Kind.LOAD_ACQ
+
+    def step(env: Env, frame: FuncState) -> int:
+        regs = frame.regs
+        pointer = regs[src]
+        kind = pointer.type
+        if kind is _NOT_INIT:
+            raise Reject(Reason.NOT_READABLE, reg=src)
+        if is_atomic and env.rules.atomic_load_type_first:
+            _check_acquire(src, kind)
+        value = load(env, idx, src, pointer, off, size, sx=sx, strict=is_atomic)
+        if value.type is _SCALAR and size < 8:
+            if value is UNKNOWN_REG:
+                value = _UNKNOWN_LOAD[size, sx]
+            else:
+                related = value.id and not (sx and value.scalar.umax >> (8 * size - 1))
+                value = value._replace(
+                    scalar=_narrowed(value.scalar, size, sx=sx),
+                    id=value.id if related else 0,
+                    off=value.off if related else 0,
+                )
+        regs[dst] = value
+        _note_pointer(env, idx, kind)
+        if is_atomic and not env.rules.atomic_load_type_first:
+            _check_acquire(src, regs[src].type)
+            if kind in _NOT_ATOMIC:
+                _check_acquire(src, kind)
+        return idx + 1
+
+    return step
+
+
+def compile_store(_env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
+    """Return the step of a store of a register or constant, or of a release store."""
+    dst, src, off, size = insn.dst, insn.src, insn.off, row.size
+    is_reg = row.kind is not Kind.ST
+    refused = guard((src, dst) if is_reg else (dst,))
+    if refused:
+        return refused
+    imm = const_reg(insn.imm)
+    is_atomic = row.kind is Kind.STORE_REL
+
+    def step(env: Env, frame: FuncState) -> int:
+        value = frame.regs[src] if is_reg else imm
+        if value.type is _NOT_INIT:
+            raise Reject(Reason.NOT_READABLE, reg=src)
+        pointer = readable(frame, dst)
+        kind = pointer.type
+        save(
+            env,
+            idx,
+            frame,
+            dst,
+            pointer,
+            off,
+            size,
+            value=value,
+            value_regno=src if is_reg else None,
+            strict=is_atomic,
+        )
+        _note_pointer(env, idx, kind)
+        if is_atomic and kind in _NOT_ATOMIC:
+            raise Reject(Reason.ATOMIC_STORE_TYPE, reg=dst, type=kind.label)
+        return idx + 1
+
+    return step
+
+
+#: Pointers through which atomics are refused.
+_NOT_ATOMIC = (_CTX, *_PACKETS)
+#: Fetching operations that the x86-64 JIT does not have for arenas.
+_NOT_ON_ARENA = (AtomicOp.AND, AtomicOp.OR, AtomicOp.XOR)
+
+
+def _check_acquire(regno: int, kind: RegType) -> None:
+    if kind in _NOT_ATOMIC:
+        raise Reject(Reason.ATOMIC_LOAD_TYPE, reg=regno, type=kind.label)
+
+
+def compile_atomic(_env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
+    """Return the step of a read-modify-write."""
+    dst, src, off, size, op = insn.dst, insn.src, insn.off, row.size, row.op
+    reads = (src, dst, 0) if op is AtomicOp.CMPXCHG else (src, dst)
+    refused = guard(reads)
+    if refused:
+        return refused
+    result = None if not row.fetch else 0 if op is AtomicOp.CMPXCHG else src
+
+    def step(env: Env, frame: FuncState) -> int:
+        for regno in reads:
+            readable(frame, regno)
+        pointer = frame.regs[dst]
+        kind = pointer.type
+        if kind in _NOT_ATOMIC or (kind is _ARENA and row.fetch and op in _NOT_ON_ARENA):
+            raise Reject(Reason.ATOMIC_STORE_TYPE, reg=dst, type=kind.label)
+        if result is not None:
+            check_writable(result)
+            # The kernel forgets the result register before it looks at the address.
+            frame.regs[result] = _UNKNOWN_LOAD[size, False]
+            pointer = frame.regs[dst]
+        load(env, idx, dst, pointer, off, size, sx=False, strict=True, to_reg=False)
+        save(
+            env,
+            idx,
+            frame,
+            dst,
+            pointer,
+            off,
+            size,
+            value=None,
+            value_regno=None,
+            strict=True,
+        )
+        _note_atomic(env, idx, kind)
+        return idx + 1
+
+    return step
+
+
+# -- one insn, one kind of pointer -------------------------------------------------------------
+
+
+def _note_pointer(env: Env, idx: int, kind: RegType) -> None:
+    """Refuse an insn that meets pointers which need different machine code."""
+    before = env.pointer_types[idx]
+    if before is None:
+        env.pointer_types[idx] = kind
+    elif before is not kind and (before in _EXCLUSIVE or kind in _EXCLUSIVE):
+        raise Reject(Reason.SAME_INSN)
+    env.note_access(idx, _REGION[kind])
+
+
+def _note_atomic(env: Env, idx: int, kind: RegType) -> None:
+    before = env.pointer_types[idx]
+    if (
+        before is not None
+        and before is not kind
+        and _ARENA in (before, kind)
+        and not env.rules.arena_atomic_merge_check
+    ):
+        # 6.18 accepts this and makes wrong machine code of it.
+        raise Reject(Reason.NOT_SUPPORTED, what="an atomic insn with arena and other pointers")
+    _note_pointer(env, idx, kind)
+
+
+# -- by kind of pointer ------------------------------------------------------------------------
+
+
+def load(
+    env: Env,
+    idx: int,
+    regno: int,
+    pointer: RegState,
+    off: int,
+    size: int,
+    *,
+    sx: bool,
+    strict: bool,
+    to_reg: bool = True,
+) -> RegState:
+    """Check a load of *size* bytes at `pointer + off`; return what it gives, not cut to size."""
+    kind = pointer.type
+    _check_alignment(env, pointer, off, size, strict)
+    at = off + pointer.off
+    if kind is _STACK:
+        return stack.fill(env, regno, pointer, at, size, to_reg=to_reg)
+    if kind is _ARENA:
+        return UNKNOWN_REG
+    if kind is _MAP_VALUE:
+        check_map_access(env, regno, pointer, at, size, write=False)
+        return _constant(env, pointer, at, size, sx=sx)
+    if kind is _CTX:
+        return _access_ctx(env, idx, regno, pointer, off, size, write=False, sx=sx)
+    if kind in _PACKETS:
+        check_packet_access(env, regno, pointer, at, size)
+        return UNKNOWN_REG
+    if kind is _MAP_PTR:
+        _check_map_ptr(env, regno, pointer, at, write=False)
+    raise Reject(Reason.INVALID_MEM, reg=regno, type=kind.label)
+
+
+def save(
+    env: Env,
+    idx: int,
+    frame: FuncState,
+    regno: int,
+    pointer: RegState,
+    off: int,
+    size: int,
+    *,
+    value: RegState | None,
+    value_regno: int | None,
+    strict: bool,
+) -> None:
+    """Check a store of *size* bytes at `pointer + off`, and do it where it is to the stack."""
+    kind = pointer.type
+    _check_alignment(env, pointer, off, size, strict)
+    at = off + pointer.off
+    if kind is _STACK:
+        stack.store(env, frame, regno, pointer, at, size, value=value, value_regno=value_regno)
+    elif kind is _ARENA:
+        pass
+    elif kind is _MAP_VALUE:
+        check_map_access(env, regno, pointer, at, size, write=True)
+    elif kind is _CTX:
+        _access_ctx(env, idx, regno, pointer, off, size, write=True, sx=False)
+    elif kind in _PACKETS:
+        if not env.prog_type.packet_write:
+            raise Reject(Reason.PACKET_READ_ONLY)
+        check_packet_access(env, regno, pointer, at, size)
+    else:
+        if kind is _MAP_PTR:
+            _check_map_ptr(env, regno, pointer, at, write=True)
+        raise Reject(Reason.INVALID_MEM, reg=regno, type=kind.label)
+
+
+_ALIGN_WORDS = {_STACK: "stack ", _MAP_VALUE: "value ", _CTX: "context "}
+
+
+def _check_alignment(env: Env, pointer: RegState, off: int, size: int, strict: bool) -> None:
+    kind = pointer.type
+    if size == 1 or kind is _ARENA:
+        return
+    is_packet = kind in _PACKETS
+    if is_packet:
+        strict = bool(env.program.flags & STRICT_ALIGNMENT)
+    elif kind is not _STACK and not strict and not env.program.flags & STRICT_ALIGNMENT:
+        return
+    if not strict and kind is not _STACK:
+        return
+    s = pointer.scalar
+    fixed = pointer.off + off + (2 if is_packet else 0)
+    t = tnum.add(bounds.var_off(s), tnum.const(u64(fixed)))
+    if not (t.value | t.mask) & (size - 1):
+        return
+    if is_packet:
+        var_off = "" if env.rules.pointer_off_in_range else var_off_text(s)
+        raise Reject(
+            Reason.MISALIGNED_PACKET, var_off=var_off, reg_off=pointer.off, off=off, size=size
+        )
+    if env.rules.pointer_off_in_range:
+        whole = tnum.add(bounds.var_off(s), tnum.const(u64(pointer.off)))
+        raise Reject(
+            Reason.MISALIGNED_ONE,
+            what=_ALIGN_WORDS.get(kind, ""),
+            var_off=_signed_text(whole),
+            off=off,
+            size=size,
+        )
+    raise Reject(
+        Reason.MISALIGNED,
+        what=_ALIGN_WORDS.get(kind, ""),
+        var_off=var_off_text(s),
+        reg_off=pointer.off,
+        off=off,
+        size=size,
+    )
+
+
+def _signed_text(t: tnum.Tnum) -> str:
+    return str(s64(t.value)) if not t.mask else tnum.text(t)
+
+
+def check_region(
+    env: Env,
+    regno: int,
+    pointer: RegState,
+    off: int,
+    size: int,
+    limit: int,
+    detail: str,
+    *,
+    zero_ok: bool = False,
+) -> None:
+    """Check [off, off + size) from where *pointer*'s variable part may lead against [0, limit)
+    (kernel: check_mem_region_access). *detail* is a template with `{off}` and `{size}`."""
+    s = pointer.scalar
+    low = s.smin + off
+    moved_below = (
+        env.rules.pointer_off_in_range and not s.mask and s.smin + pointer.off < 0 and low < 0
+    )
+    if moved_below or (s.smin < 0 and (s.smin == S64_MIN or low != s32(low) or low < 0)):
+        raise Reject(Reason.MIN_NEGATIVE, reg=regno)
+
+    def outside(start: int) -> bool:
+        return start < 0 or start + size > limit or (size == 0 and not zero_ok)
+
+    if outside(low):
+        raise Reject(Reason.MIN_OUTSIDE, before=[detail.format(off=s32(low), size=size)], reg=regno)
+    if s.umax >= MAX_VAR_OFF:
+        raise Reject(Reason.UNBOUNDED_ACCESS, reg=regno)
+    high = s.umax + off
+    if outside(high):
+        raise Reject(
+            Reason.MAX_OUTSIDE, before=[detail.format(off=s32(high), size=size)], reg=regno
+        )
+
+
+def check_map_access(
+    env: Env,
+    regno: int,
+    pointer: RegState,
+    off: int,
+    size: int,
+    *,
+    write: bool,
+    zero_ok: bool = False,
+) -> None:
+    """Check an access of *size* bytes at `pointer + off` (with the pointer's own) to a value."""
+    defn = env.facts[pointer.arg].defn
+    value_size = defn.value_size
+    if write and defn.flags & MapFlags.RDONLY_PROG:
+        raise Reject(Reason.MAP_READ_ONLY, value_size=value_size, off=off, size=size)
+    if not write and defn.flags & MapFlags.WRONLY_PROG:
+        raise Reject(Reason.MAP_WRITE_ONLY, value_size=value_size, off=off, size=size)
+    detail = f"invalid access to map value, value_size={value_size} off={{off}} size={{size}}"
+    check_region(env, regno, pointer, off, size, value_size, detail, zero_ok=zero_ok)
+
+
+def _constant(env: Env, pointer: RegState, off: int, size: int, *, sx: bool) -> RegState:
+    """Return what a load from a map value gives: a constant where the map is frozen."""
+    contents = env.facts[pointer.arg].contents
+    defn = env.facts[pointer.arg].defn
+    if contents is None or pointer.scalar.mask or not defn.flags & MapFlags.RDONLY_PROG:
+        return UNKNOWN_REG
+    at = pointer.scalar.value + off
+    value = int.from_bytes(contents[at : at + size], "little")
+    return const_reg(sext(value, 8 * size) if sx else value)
+
+
+def check_packet_access(
+    env: Env, regno: int, pointer: RegState, off: int, size: int, *, zero_ok: bool = False
+) -> None:
+    """Check that *size* bytes at `pointer + off` are proven to lie in the packet."""
+    limit = pointer.arg
+    detail = (
+        f"invalid access to packet, off={off} size={size}, "
+        f"R{regno}(id={pointer.id},off={{off}},r={limit})"
+    )
+    fits = 0 <= off and off + size <= limit and (size > 0 or zero_ok)
+    if not env.rules.packet_region_messages:
+        if pointer.scalar.smin < 0:
+            raise Reject(Reason.MIN_NEGATIVE, reg=regno)
+        if limit < 0:
+            raise Reject(Reason.PACKET_END_MARKED, reg=regno)
+        if not fits:
+            raise Reject(Reason.PACKET_OUTSIDE, before=[detail.format(off=pointer.off)], reg=regno)
+        return
+    if limit < 0:
+        raise Reject(Reason.PACKET_END_MARKED, reg=regno)
+    if pointer.scalar.smin < 0 or pointer.scalar.smin + pointer.off < 0:
+        raise Reject(Reason.MIN_NEGATIVE, reg=regno)
+    if not fits:
+        raise Reject(Reason.MIN_OUTSIDE, before=[detail.format(off=off)], reg=regno)
+
+
+def _access_ctx(
+    env: Env,
+    idx: int,
+    regno: int,
+    pointer: RegState,
+    off: int,
+    size: int,
+    *,
+    write: bool,
+    sx: bool,
+) -> RegState:
+    """Check an access to the context; return what a load of it gives."""
+    prog_type = env.prog_type
+    has_table = prog_type.fields is not None
+    check_ctx_pointer(env, regno, pointer, may_move=not has_table)
+    at = off + pointer.off
+    access = prog_type.ctx_access(at, size, write=write)
+    if access is None:
+        field = prog_type.unsupported_field(at, size, write=write)
+        if field is not None:
+            raise Reject(Reason.NOT_SUPPORTED, what=f"context field {field}")
+        raise Reject(Reason.CTX_ACCESS, off=at, size=size)
+    if sx and access.kind is not CtxKind.SCALAR:
+        raise Reject(Reason.CTX_ACCESS, off=at, size=size)
+    if has_table:
+        env.ctx_access[idx] = access
+    env.max_ctx_offset = max(env.max_ctx_offset, at + size)
+    return _CTX_RESULT[access.kind]
+
+
+def check_ctx_pointer(env: Env, regno: int, pointer: RegState, *, may_move: bool) -> None:
+    """Refuse a context pointer that was moved (*may_move*: by a constant is fine, from 7.3)."""
+    s = pointer.scalar
+    whole = pointer.off + (0 if s.mask else s64(s.value))
+    late = env.rules.ctx_const_offset
+    if s.mask and late:
+        if may_move and env.prog_type.ctx_writable:
+            raise Reject(Reason.NOT_SUPPORTED, what="variable offsets into the context")
+        raise Reject(Reason.CTX_VARIABLE, var_off=var_off_text(s))
+    if whole < 0:
+        raise Reject(Reason.CTX_NEGATIVE, reg=regno, off=whole)
+    if whole and not (late and may_move):
+        raise Reject(Reason.CTX_MODIFIED, reg=regno, off=whole)
+    if s.mask:
+        raise Reject(Reason.CTX_VARIABLE, var_off=var_off_text(s))
+
+
+def _check_map_ptr(env: Env, regno: int, pointer: RegState, off: int, *, write: bool) -> None:
+    """Refuse an access through a map pointer, in the kernel's words where it does too."""
+    struct = env.map_types.traits(env.facts[pointer.arg].defn).kernel_struct
+    if off < 0:
+        raise Reject(Reason.MAP_PTR_NEGATIVE, reg=regno, struct=struct, off=off)
+    if write:
+        raise Reject(Reason.MAP_PTR_WRITE, struct=struct)
+    raise Reject(Reason.NOT_SUPPORTED, what="loads through a map pointer")

@@ -1,0 +1,256 @@
+"""Which scalars matter: marks spread backwards from where a value decided something.
+
+A state that was saved for pruning may be taken as equal to another whose imprecise scalars
+differ. So whenever a scalar's value was relied on (a predicted branch, a size, a pointer's
+offset), the scalars it came from in the saved states above must be marked precise
+(kernel: __mark_chain_precision). Where the trail can't be followed, all scalars are marked: that
+is always sound, it only makes pruning rarer.
+"""
+
+from __future__ import annotations
+
+from bpfvm.insn import Insn
+from bpfvm.isa import AtomicOp, CallKind, InsnDef, Kind
+from verifier.env import Env
+from verifier.state import FP_REG, History, LinkedReg, RegType, VerifierState
+
+__all__ = ["mark_all_precise", "mark_reg", "mark_slot", "mark_wanted", "Wanted"]
+
+_SCALAR = RegType.SCALAR
+_ARGS = 0b111110
+
+
+class _GiveUpError(Exception):
+    """The trail can't be followed."""
+
+
+class Wanted:
+    """Registers (bit masks) and slots of each frame whose values are still to be traced."""
+
+    __slots__ = ("regs", "slots")
+
+    def __init__(self, frames: int) -> None:
+        self.regs = [0] * frames
+        self.slots: list[set[int]] = [set() for _ in range(frames)]
+
+    def __bool__(self) -> bool:
+        return any(self.regs) or any(self.slots)
+
+    def text(self, frameno: int) -> str:
+        """Return `regs=r2,r3 stack=-8` of one frame, for the log."""
+        regs = ",".join(f"r{r}" for r in range(10) if self.regs[frameno] >> r & 1)
+        slots = ",".join(str(-8 * (spi + 1)) for spi in sorted(self.slots[frameno]))
+        return f"regs={regs} stack={slots}"
+
+
+def mark_reg(env: Env, regno: int) -> None:
+    """Mark the scalar in *regno* of the current frame as relied on by the current insn."""
+    cur = env.cur
+    if cur.parent is None:
+        return  # no saved state above: nothing could be pruned against
+    wanted = Wanted(len(cur.frames))
+    wanted.regs[-1] = 1 << regno
+    mark_wanted(env, cur, wanted, skip_first=True)
+
+
+def mark_slot(env: Env, frameno: int, spi: int) -> None:
+    """Mark the scalar spilled in a stack slot as relied on by the current insn."""
+    cur = env.cur
+    if cur.parent is None:
+        return
+    wanted = Wanted(len(cur.frames))
+    wanted.slots[frameno].add(spi)
+    mark_wanted(env, cur, wanted, skip_first=True)
+
+
+def mark_wanted(env: Env, start: VerifierState, wanted: Wanted, *, skip_first: bool) -> bool:
+    """Spread *wanted*, needed at *start*, to the saved states above; say whether a mark is new.
+
+    *skip_first*: the newest history entry is the insn that needs them, not yet executed.
+    """
+    changed = False
+    state: VerifierState = start
+    history = start.history
+    if skip_first and history is not None:
+        history = history[0]
+    verbose = env.log.verbose
+    last, later = start.insn_idx, -1
+    while True:
+        if verbose:
+            env.log.line(
+                f"mark_precise: frame{len(wanted.regs) - 1}: last_idx {last} "
+                f"first_idx {state.first_insn} subseq_idx {later} "
+            )
+        try:
+            if _trace(env, history, wanted):
+                return changed
+        except _GiveUpError:
+            return mark_all_precise(start) or changed
+        parent = state.parent
+        if parent is None:
+            break
+        changed |= _mark_state(parent, wanted)
+        if verbose:
+            frame = parent.frames[len(wanted.regs) - 1]
+            env.log.full_state(
+                f"mark_precise: frame{frame.frameno}: parent state {wanted.text(frame.frameno)}: ",
+                frame,
+            )
+        if not wanted:
+            return changed
+        later, last = state.first_insn, parent.last_insn
+        state, history = parent, parent.history
+    return mark_all_precise(start) or changed if wanted else changed
+
+
+def _mark_state(state: VerifierState, wanted: Wanted) -> bool:
+    """Mark *wanted* in saved *state*; what needs no further search leaves *wanted*."""
+    changed = False
+    for frameno, frame in enumerate(state.frames[: len(wanted.regs)]):
+        mask = wanted.regs[frameno]
+        regno = 0
+        while mask >> regno:
+            if mask >> regno & 1:
+                reg = frame.regs[regno]
+                if reg.type is not _SCALAR or reg.precise:
+                    wanted.regs[frameno] &= ~(1 << regno)
+                else:
+                    frame.regs[regno] = reg._replace(precise=True)
+                    changed = True
+            regno += 1
+        for spi in sorted(wanted.slots[frameno]):
+            slot = frame.stack.get(spi)
+            spilled = slot.spilled if slot is not None else None
+            if slot is None or spilled is None or spilled.type is not _SCALAR or spilled.precise:
+                wanted.slots[frameno].discard(spi)
+            else:
+                frame.stack[spi] = slot._replace(spilled=spilled._replace(precise=True))
+                changed = True
+    return changed
+
+
+def mark_all_precise(start: VerifierState) -> bool:
+    """Mark every scalar in the saved states above *start*; say whether a mark is new."""
+    changed = False
+    state = start.parent
+    while state is not None:
+        for frame in state.frames:
+            for regno, reg in enumerate(frame.regs):
+                if reg.type is _SCALAR and not reg.precise:
+                    frame.regs[regno] = reg._replace(precise=True)
+                    changed = True
+            for spi, slot in frame.stack.items():
+                spilled = slot.spilled
+                if spilled is not None and spilled.type is _SCALAR and not spilled.precise:
+                    frame.stack[spi] = slot._replace(spilled=spilled._replace(precise=True))
+                    changed = True
+        state = state.parent
+    return changed
+
+
+def _trace(env: Env, history: History | None, wanted: Wanted) -> bool:
+    """Follow *wanted* back through *history*; return True when nothing is left to trace."""
+    insns, rows = env.insns, env.cfg.rows
+    while history is not None:
+        older, idx, access, linked = history
+        row = rows[idx]
+        if row is None:
+            raise _GiveUpError
+        if env.log.verbose:
+            frameno = len(wanted.regs) - 1
+            env.log.line(
+                f"mark_precise: frame{frameno}: {wanted.text(frameno)} before {idx}: "
+                f"{env.insn_text(idx)}"
+            )
+        if linked:
+            _join_linked(wanted, linked)
+        _back(insns[idx], row, access, wanted)
+        if linked:
+            _join_linked(wanted, linked)
+        if not wanted:
+            return True
+        history = older
+    return not wanted
+
+
+def _join_linked(wanted: Wanted, linked: tuple[LinkedReg, ...]) -> None:
+    """Where one of *linked* is wanted, all are: a branch refined them together."""
+    for frameno, is_reg, at in linked:
+        if frameno < len(wanted.regs) and (
+            wanted.regs[frameno] >> at & 1 if is_reg else at in wanted.slots[frameno]
+        ):
+            break
+    else:
+        return
+    for frameno, is_reg, at in linked:
+        if frameno >= len(wanted.regs):
+            raise _GiveUpError
+        if is_reg:
+            wanted.regs[frameno] |= 1 << at
+        else:
+            wanted.slots[frameno].add(at)
+
+
+def _back(insn: Insn, row: InsnDef, access: tuple[int, int] | None, wanted: Wanted) -> None:
+    """Replace in *wanted* what *insn* made by what it made it from (kernel: backtrack_insn)."""
+    regs = wanted.regs
+    dst, src = 1 << insn.dst, 1 << insn.src
+    match row.kind:
+        case Kind.ALU:
+            if regs[-1] & dst and row.is_reg and insn.src != FP_REG:
+                regs[-1] |= src
+        case Kind.MOV | Kind.MOVSX | Kind.CAST_KERN | Kind.CAST_USER:
+            if regs[-1] & dst:
+                regs[-1] &= ~dst
+                if row.is_reg and insn.src != FP_REG:
+                    regs[-1] |= src
+        case Kind.NEG | Kind.END | Kind.JA | Kind.MAY_GOTO:
+            pass
+        case Kind.LDIMM64:
+            regs[-1] &= ~dst
+        case Kind.LDX | Kind.LOAD_ACQ:
+            if regs[-1] & dst:
+                regs[-1] &= ~dst
+                if access is not None:
+                    wanted.slots[access[0]].add(access[1])
+        case Kind.ST | Kind.STX | Kind.STORE_REL | Kind.ATOMIC:
+            if regs[-1] & dst:
+                raise _GiveUpError  # a scalar can't address memory: a pointer was subtracted
+            if row.kind is Kind.ATOMIC and row.fetch:
+                regs[-1] &= ~(1 if row.op is AtomicOp.CMPXCHG else src)
+            if access is not None and access[1] in wanted.slots[access[0]]:
+                wanted.slots[access[0]].discard(access[1])
+                if row.kind is not Kind.ST:
+                    regs[-1] |= src
+        case Kind.JCOND:
+            both = dst | (src if row.is_reg else 0)
+            if regs[-1] & both:
+                regs[-1] |= both
+        case Kind.CALL if row.op is CallKind.LOCAL:
+            _leave_callee(wanted)
+        case Kind.CALL | Kind.CALLX:
+            regs[-1] &= ~1
+            if regs[-1] & _ARGS:
+                raise _GiveUpError
+        case Kind.EXIT:
+            _enter_callee(wanted)
+        case Kind.LD_ABS | Kind.LD_IND:
+            raise _GiveUpError
+
+
+def _leave_callee(wanted: Wanted) -> None:
+    """Go back over a call: the callee's arguments are the caller's."""
+    regs, slots = wanted.regs.pop(), wanted.slots.pop()
+    if slots or regs & ~_ARGS or not wanted.regs:
+        raise _GiveUpError
+    wanted.regs[-1] |= regs
+
+
+def _enter_callee(wanted: Wanted) -> None:
+    """Go back over a callee's exit: the caller's r0 is the callee's."""
+    if wanted.regs[-1] & _ARGS:
+        raise _GiveUpError
+    r0 = wanted.regs[-1] & 1
+    wanted.regs[-1] &= ~1
+    wanted.regs.append(r0)
+    wanted.slots.append(set())

@@ -1,0 +1,383 @@
+"""What each insn does to registers: arithmetic, moves, casts, jumps.
+
+Each `compile_*` makes the step of one insn, once, when the walk first reaches it; a step takes
+the environment and the current frame, changes the frame, and returns the next slot. Checks come
+in the kernel's order: reading operands, the operation's own, writing the destination.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from bpfvm.bits import S32_MAX, S64_MIN, s64, to_unsigned, u32
+from bpfvm.errors import InternalError
+from bpfvm.insn import Insn
+from bpfvm.isa import MAX_REG, AluOp, EndOp, InsnDef, JmpOp, Kind
+from verifier import alu, bounds
+from verifier.bounds import UNKNOWN, ZERO, Scalar
+from verifier.env import Env, Step
+from verifier.precision import mark_reg
+from verifier.reasons import Reason, Reject
+from verifier.state import (
+    ADD_CONST,
+    FP_REG,
+    UNKNOWN_REG,
+    FuncState,
+    RegState,
+    RegType,
+    const_reg,
+)
+
+__all__ = ["compile_alu", "compile_end", "compile_mov", "compile_neg", "guard", "readable"]
+
+#: kernel: BPF_MAX_VAR_OFF
+MAX_VAR_OFF = 1 << 29
+
+_SCALAR, _NOT_INIT, _ARENA = RegType.SCALAR, RegType.NOT_INIT, RegType.ARENA
+_ARENA_REG = RegState(_ARENA)
+_PACKETS = (RegType.PACKET, RegType.PACKET_META)
+
+
+def readable(frame: FuncState, regno: int) -> RegState:
+    """Return register *regno*, which the insn reads.
+
+    Raises:
+        Reject: it was never written.
+    """
+    if regno > MAX_REG:
+        raise Reject(Reason.INVALID_REG, reg=regno)
+    reg = frame.regs[regno]
+    if reg.type is _NOT_INIT:
+        raise Reject(Reason.NOT_READABLE, reg=regno)
+    return reg
+
+
+def check_writable(regno: int) -> None:
+    """Refuse to write the frame pointer, or a register that isn't there."""
+    if regno > MAX_REG:
+        raise Reject(Reason.INVALID_REG, reg=regno)
+    if regno == FP_REG:
+        raise Reject(Reason.FP_READ_ONLY)
+
+
+def guard(
+    reads: Sequence[int], write: int | None = None, refusal: Reject | None = None
+) -> Step | None:
+    """Return a step that always refuses, where the operands alone tell so, else None.
+
+    *reads* are checked first, then *refusal* is raised, then *write* is checked.
+    """
+    if max(reads, default=0) <= MAX_REG and (write is None or write < FP_REG) and not refusal:
+        return None
+
+    def refuse(_env: Env, frame: FuncState) -> int:
+        for regno in reads:
+            readable(frame, regno)
+        if refusal is not None:
+            raise refusal
+        if write is not None:
+            check_writable(write)
+        raise InternalError("a guarded insn has nothing wrong")
+
+    return refuse
+
+
+def compile_alu(_env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
+    """Return the step of a binary operation other than a move."""
+    op, width, dst, src, is_reg = row.op, row.width, insn.dst, insn.src, row.is_reg
+    if not isinstance(op, AluOp):
+        raise InternalError(f"{row.mnemonic} has no ALU operation")
+    refused = guard((src, dst) if is_reg else (dst,), dst, _bad_operand(op, insn, row))
+    if refused:
+        return refused
+    transfer, next_idx = alu.alu, idx + 1
+    imm = const_reg(insn.imm)
+    regno_src = src if is_reg else None
+    links = op is AluOp.ADD and width == 64
+
+    def step(env: Env, frame: FuncState) -> int:
+        regs = frame.regs
+        b = regs[src] if is_reg else imm
+        if b.type is _NOT_INIT:
+            raise Reject(Reason.NOT_READABLE, reg=src)
+        a = regs[dst]
+        if a.type is not _SCALAR or b.type is not _SCALAR:
+            if a.type is _NOT_INIT:
+                raise Reject(Reason.NOT_READABLE, reg=dst)
+            if a.type is _ARENA or b.type is _ARENA:
+                _note_arena(env, idx, width, with_arena=True)
+                regs[dst] = _ARENA_REG
+                return next_idx
+            if env.cfg.arena is not None:
+                _note_arena(env, idx, width, with_arena=False)
+            regs[dst] = _alu_pointer(env, op, width, dst, regno_src, a, b)
+            return next_idx
+        if width == 64 and env.cfg.arena is not None:
+            _note_arena(env, idx, width, with_arena=False)
+        result = transfer(op, width, a.scalar, b.scalar)
+        if links and a.id and not b.scalar.mask:
+            if not a.id & ADD_CONST and b.scalar.value <= S32_MAX:
+                regs[dst] = RegState(_SCALAR, result, b.scalar.value, a.id | ADD_CONST)
+                return next_idx
+        regs[dst] = RegState(_SCALAR, result)
+        return next_idx
+
+    return step
+
+
+def _bad_operand(op: AluOp, insn: Insn, row: InsnDef) -> Reject | None:
+    if row.is_reg:
+        return None
+    if op in (AluOp.DIV, AluOp.MOD, AluOp.SDIV, AluOp.SMOD) and insn.imm == 0:
+        return Reject(Reason.DIV_BY_ZERO)
+    if op in (AluOp.LSH, AluOp.RSH, AluOp.ARSH) and not 0 <= insn.imm < row.width:
+        return Reject(Reason.INVALID_SHIFT, count=insn.imm)
+    return None
+
+
+def _note_arena(env: Env, idx: int, width: int, *, with_arena: bool) -> None:
+    """One ALU64 insn becomes ALU32 where it works on an arena pointer; then it may not meet
+    anything else, whose upper half it would drop."""
+    if width != 64:
+        return
+    if with_arena:
+        env.with_arena.add(idx)
+    else:
+        env.without_arena.add(idx)
+    if idx in env.with_arena and idx in env.without_arena:
+        if env.rules.arena_alu64_mix_refused:
+            raise Reject(Reason.ARENA_ALU64_MIX)
+        raise Reject(
+            Reason.NOT_SUPPORTED, what="ALU64 insn reached with and without an arena pointer"
+        )
+
+
+def _alu_pointer(
+    env: Env, op: AluOp, width: int, dst: int, src: int | None, a: RegState, b: RegState
+) -> RegState:
+    """Return the result of arithmetic of which at least one side is a pointer."""
+    if a.type is not _SCALAR and b.type is not _SCALAR:
+        if op is AluOp.SUB:
+            return UNKNOWN_REG
+        raise Reject(Reason.PTR_PTR, reg=dst, op=op.symbol)
+    pointer, delta = (a, b) if b.type is _SCALAR else (b, a)
+    if pointer is b:
+        mark_reg(env, dst)
+    elif src is not None:
+        mark_reg(env, src)
+    if bounds.is_broken(delta.scalar):
+        return UNKNOWN_REG
+    if width == 32:
+        if op is AluOp.SUB:
+            return UNKNOWN_REG
+        raise Reject(Reason.PTR_ALU32, reg=dst)
+    label = pointer.type.label
+    if pointer.type.may_be_null:
+        raise Reject(Reason.PTR_MAYBE_NULL, reg=dst, type=label)
+    if not pointer.type.may_move and not (
+        pointer.type is RegType.MAP_PTR and delta.scalar == ZERO and op is AluOp.ADD
+    ):
+        raise Reject(Reason.PTR_PROHIBITED, reg=dst, type=label)
+    _check_sane(delta.scalar, 0, label)
+    _check_sane(pointer.scalar, pointer.off, label)
+    match op:
+        case AluOp.ADD:
+            moved = _moved(env, pointer, delta.scalar)
+        case AluOp.SUB:
+            if pointer is b:
+                raise Reject(Reason.SCALAR_MINUS_PTR, reg=dst)
+            if pointer.type is RegType.STACK:
+                raise Reject(Reason.FP_SUBTRACT, reg=dst)
+            moved = _moved_back(env, pointer, delta.scalar)
+        case AluOp.AND | AluOp.OR | AluOp.XOR:
+            raise Reject(Reason.PTR_BITWISE, reg=dst, op=op.symbol)
+        case _:
+            raise Reject(Reason.PTR_OPERATOR, reg=dst, op=op.symbol.removeprefix("s"))
+    if env.rules.pointer_off_in_range:
+        whole = s64(moved.scalar.value + moved.off)
+        if not moved.scalar.mask and not -MAX_VAR_OFF < whole < MAX_VAR_OFF:
+            raise Reject(Reason.PTR_OFFSET, type=label, off=whole)
+    _check_sane(moved.scalar, moved.off, label)
+    return moved._replace(scalar=bounds.sync(moved.scalar))
+
+
+def _check_sane(scalar: Scalar, off: int, label: str) -> None:
+    """Refuse offsets that could overflow later sums (kernel: check_reg_sane_offset)."""
+    value = s64(scalar.value)
+    if not scalar.mask and not -MAX_VAR_OFF < value < MAX_VAR_OFF:
+        raise Reject(Reason.PTR_MATH, type=label, value=value)
+    if not -MAX_VAR_OFF < off < MAX_VAR_OFF:
+        raise Reject(Reason.PTR_OFFSET, type=label, off=off)
+    if scalar.smin == S64_MIN:
+        raise Reject(Reason.PTR_UNBOUNDED, type=label)
+    if not -MAX_VAR_OFF < scalar.smin < MAX_VAR_OFF:
+        raise Reject(Reason.PTR_OUT_OF_BOUNDS, value=scalar.smin, type=label)
+
+
+def _shifted(pointer: RegState, by: int) -> RegState:
+    # A marker tells where this very pointer stands to the packet's end; 6.18 keeps it, wrongly.
+    marked = pointer.type in _PACKETS and pointer.arg < 0 and by
+    return pointer._replace(off=pointer.off + by, arg=0 if marked else pointer.arg)
+
+
+def _moved(env: Env, pointer: RegState, delta: Scalar) -> RegState:
+    if not delta.mask:
+        return _shifted(pointer, delta.smin)
+    scalar = alu.add_ptr(pointer.scalar, delta)
+    if pointer.type in _PACKETS:
+        return pointer._replace(scalar=scalar, id=env.new_id(), arg=0)
+    return pointer._replace(scalar=scalar)
+
+
+def _moved_back(env: Env, pointer: RegState, delta: Scalar) -> RegState:
+    if not delta.mask:
+        return _shifted(pointer, -delta.smin)
+    scalar = alu.sub_ptr(pointer.scalar, delta)
+    if pointer.type in _PACKETS:
+        return pointer._replace(scalar=scalar, id=env.new_id(), arg=0)
+    return pointer._replace(scalar=scalar)
+
+
+def compile_neg(_env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
+    """Return the step of a negation."""
+    return _unary(idx, insn.dst, lambda s: alu.neg(row.width, s))
+
+
+def compile_end(_env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
+    """Return the step of a byte order operation."""
+    op = row.op
+    if not isinstance(op, EndOp):
+        raise InternalError(f"{row.mnemonic} has no byte order operation")
+    return _unary(idx, insn.dst, lambda s: alu.end(op, row.width, s))
+
+
+def _unary(idx: int, dst: int, transfer: Callable[[Scalar], Scalar]) -> Step:
+    refused = guard((dst,), dst)
+    if refused:
+        return refused
+
+    def step(_env: Env, frame: FuncState) -> int:
+        reg = readable(frame, dst)
+        frame.regs[dst] = (
+            RegState(_SCALAR, transfer(reg.scalar)) if reg.type is _SCALAR else UNKNOWN_REG
+        )
+        return idx + 1
+
+    return step
+
+
+def compile_mov(env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
+    """Return the step of a move, sign-extending move or address space cast."""
+    dst, src = insn.dst, insn.src
+    if not row.is_reg:
+        return guard((), dst) or _mov_imm(idx, insn, row)
+    if row.kind in (Kind.CAST_KERN, Kind.CAST_USER):
+        if env.cfg.arena is None:
+            raise Reject(Reason.CAST_NO_ARENA)
+        return guard((src,), dst) or _cast(idx, insn, row)
+    refused = guard((src,), dst)
+    if refused:
+        return refused
+    if row.kind is Kind.MOVSX:
+        return _movsx(idx, insn, row)
+    return _mov64(idx, insn) if row.width == 64 else _mov32(idx, insn)
+
+
+def _mov_imm(idx: int, insn: Insn, row: InsnDef) -> Step:
+    dst = insn.dst
+    value = const_reg(insn.imm if row.width == 64 else u32(insn.imm))
+
+    def step(_env: Env, frame: FuncState) -> int:
+        frame.regs[dst] = value
+        return idx + 1
+
+    return step
+
+
+def _cast(idx: int, insn: Insn, row: InsnDef) -> Step:
+    dst, src = insn.dst, insn.src
+    result = _ARENA_REG if row.kind is Kind.CAST_KERN else UNKNOWN_REG
+
+    def step(_env: Env, frame: FuncState) -> int:
+        readable(frame, src)
+        frame.regs[dst] = result
+        return idx + 1
+
+    return step
+
+
+def with_id(env: Env, reg: RegState) -> RegState:
+    """Return scalar *reg* fit to be related to a copy (kernel: assign_scalar_id_before_mov)."""
+    if reg.id & ADD_CONST:
+        reg = reg._replace(id=0, off=0)
+    if not reg.id and reg.scalar.mask:
+        return reg._replace(id=env.new_id())
+    return reg
+
+
+def _mov64(idx: int, insn: Insn) -> Step:
+    dst, src, next_idx = insn.dst, insn.src, idx + 1
+
+    def step(env: Env, frame: FuncState) -> int:
+        regs = frame.regs
+        reg = regs[src]
+        if reg.type is _SCALAR:
+            if reg.id & ADD_CONST or (reg.scalar.mask and not reg.id):
+                regs[src] = reg = with_id(env, reg)
+        elif reg.type is _NOT_INIT:
+            raise Reject(Reason.NOT_READABLE, reg=src)
+        regs[dst] = reg
+        return next_idx
+
+    return step
+
+
+def _mov32(idx: int, insn: Insn) -> Step:
+    dst, src = insn.dst, insn.src
+
+    def step(env: Env, frame: FuncState) -> int:
+        reg = readable(frame, src)
+        if reg.type is not _SCALAR:
+            frame.regs[dst] = RegState(_SCALAR, alu.mov32(UNKNOWN))
+            return idx + 1
+        fits = bounds.is_u32(reg.scalar)
+        if fits:
+            frame.regs[src] = reg = with_id(env, reg)
+        frame.regs[dst] = RegState(
+            _SCALAR, alu.mov32(reg.scalar), reg.off if fits else 0, reg.id if fits else 0
+        )
+        return idx + 1
+
+    return step
+
+
+def _movsx(idx: int, insn: Insn, row: InsnDef) -> Step:
+    dst, src, bits, width = insn.dst, insn.src, row.sx, row.width
+    keeps_below = 1 << (bits - 1)
+
+    def step(env: Env, frame: FuncState) -> int:
+        reg = readable(frame, src)
+        if reg.type is not _SCALAR:
+            unknown = UNKNOWN if width == 64 else alu.mov32(UNKNOWN)
+            frame.regs[dst] = RegState(_SCALAR, unknown)
+            return idx + 1
+        keeps = reg.scalar.umax < keeps_below
+        if keeps:
+            frame.regs[src] = reg = with_id(env, reg)
+        result = alu.movsx(width, bits, reg.scalar)
+        frame.regs[dst] = RegState(_SCALAR, result, reg.off if keeps else 0, reg.id if keeps else 0)
+        return idx + 1
+
+    return step
+
+
+def imm_operand(insn: Insn) -> Scalar:
+    """Return a jump's immediate as the walk compares it: sign-extended."""
+    return bounds.const(to_unsigned(insn.imm, 64))
+
+
+def jmp_op(row: InsnDef) -> JmpOp:
+    """Return the condition of jump *row*."""
+    if not isinstance(row.op, JmpOp):
+        raise InternalError(f"{row.mnemonic} has no condition")
+    return row.op

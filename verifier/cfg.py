@@ -484,7 +484,7 @@ def _live_registers(program: Program, registry: Registry, cfg: Cfg) -> list[int]
         for insn, row in zip(insns, cfg.rows, strict=True)
     ]
     # A row that stands for no valid insn ends its path in the walk; what it uses is nothing.
-    for idx, insn in enumerate(insns):
+    for idx in range(len(insns)):
         if cfg.rows[idx] is None and not (idx and insns[idx - 1].opcode == _LDIMM64):
             live[idx] = 0
     changed = True
@@ -507,5 +507,5 @@ def _live_registers(program: Program, registry: Registry, cfg: Cfg) -> list[int]
 def jump_to(idx: int, insn: Insn, row: isa.InsnDef) -> int:
     """Return the target of jump or local call *insn*, which has one."""
     target = flow.jump_target(idx, insn, row)
-    assert target is not None  # noqa: S101  # narrowing: callers pass jumps and local calls only
+    assert target is not None  # narrowing: callers pass jumps and local calls only
     return target

@@ -311,7 +311,7 @@ class Walk:
         if visit is None or visit.entry is not state:
             return
         for _ in range(MAX_ROUNDS):
-            if not any([self._propagate(old, cur) for cur, old in visit.backedges]):
+            if not sum(self._propagate(old, cur) for cur, old in visit.backedges):
                 break
         else:
             for cur, _ in visit.backedges:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from bpfvm.bits import S32_MAX, S64_MIN, s64, to_unsigned, u32
+from bpfvm.bits import S32_MAX, S32_MIN, S64_MIN, U32_MAX, s64, to_unsigned, u32
 from bpfvm.errors import InternalError
 from bpfvm.insn import Insn
 from bpfvm.isa import MAX_REG, AluOp, EndOp, InsnDef, JmpOp, Kind
@@ -93,7 +93,9 @@ def compile_alu(_env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
     transfer, next_idx = alu.alu, idx + 1
     imm = const_reg(insn.imm)
     regno_src = src if is_reg else None
-    links = op is AluOp.ADD and width == 64
+    links = op in (AluOp.ADD, AluOp.SUB) and width == 64
+    forks = op in (AluOp.AND, AluOp.OR)
+    is_self = is_reg and src == dst
 
     def step(env: Env, frame: FuncState) -> int:
         regs = frame.regs
@@ -114,15 +116,43 @@ def compile_alu(_env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
             return next_idx
         if width == 64 and env.cfg.arena is not None:
             _note_arena(env, idx, width, with_arena=False)
+        if forks and not b.scalar.mask and _is_mask(width, a.scalar):
+            a = _fork(env, idx, dst, width, a)
         result = transfer(op, width, a.scalar, b.scalar)
-        if links and a.id and not b.scalar.mask:
-            if not a.id & ADD_CONST and b.scalar.value <= S32_MAX:
-                regs[dst] = RegState(_SCALAR, result, b.scalar.value, a.id | ADD_CONST)
-                return next_idx
+        if links and a.id and (delta := _link_delta(op, a, b, is_self)) is not None:
+            regs[dst] = RegState(_SCALAR, result, delta, a.id | ADD_CONST)
+            return next_idx
         regs[dst] = RegState(_SCALAR, result)
         return next_idx
 
     return step
+
+
+def _link_delta(op: AluOp, a: RegState, b: RegState, is_self: bool) -> int | None:
+    """Return how far `a op= b` moves a linked scalar, where the link can be kept."""
+    k = b.scalar
+    if k.mask or a.id & ADD_CONST or is_self or not S32_MIN <= k.smin <= S32_MAX:
+        return None
+    if op is AluOp.ADD:
+        return k.smin
+    return None if k.smin == S32_MIN else -k.smin
+
+
+def _is_mask(width: int, s: Scalar) -> bool:
+    """Say whether *s* is all ones or all zeros and nothing else is known: an arithmetic shift."""
+    low, high = (s.smin, s.smax) if width == 64 else (s.s32_min, s.s32_max)
+    return low == -1 and high == 0
+
+
+def _fork(env: Env, idx: int, dst: int, width: int, reg: RegState) -> RegState:
+    """Leave the all-zeros case for later, return the all-ones one (kernel: maybe_fork_scalars).
+
+    Both halves of what the mask may be are walked, so nothing is lost.
+    """
+    other = env.push(idx)
+    # Of a 32-bit insn's operand only the low half counts: the insn drops the upper one.
+    other.frames[-1].regs[dst] = reg._replace(scalar=ZERO)
+    return reg._replace(scalar=bounds.const(-1 if width == 64 else U32_MAX))
 
 
 def _bad_operand(op: AluOp, insn: Insn, row: InsnDef) -> Reject | None:

@@ -7,6 +7,7 @@ Whatever a line holds it gets an answer, and the loop goes on. Reading requests 
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import sys
 import time
@@ -47,6 +48,7 @@ Answer = dict[str, object]
 
 def serve(stdin: BinaryIO | None = None) -> int:
     """`bpfvm json`: answer every line of *stdin* on stdout."""
+    gc.freeze()  # what is there now stays: the collections to come need not look at it
     for line in stdin or sys.stdin.buffer:
         if line.strip():
             print(json.dumps(answer_line(line)), flush=True)
@@ -73,6 +75,8 @@ def answer(value: object) -> Answer:
         out.update(ok=False, error=str(error))
     except Exception as error:  # a bug of ours: told in the answer, the next request goes on
         out.update(ok=False, error=bug_report(error))
+    # The next request may want the addresses of this one's arena.
+    gc.collect()
     return out
 
 

@@ -18,7 +18,8 @@ __all__ = ["Code", "Pipeline", "code_bytes", "compile_object", "native_text", "o
 
 @unique
 class Pipeline(IntEnum):
-    """How much work goes into the code: LLVM's code generation level, always after SROA.
+    """How much work goes into the code: LLVM's code generation level. From NORMAL on SROA comes
+    first; without register allocation to speak of it would only make native frames bigger.
 
     LLVM's own pipelines (O1 and up) are not offered. The bytecode has been through one already,
     so they gain next to nothing, and they are no match for hostile input: SimplifyCFG was seen to
@@ -68,7 +69,8 @@ def _optimized(text: str, pipeline: Pipeline) -> Iterator[tuple[Any, Any]]:
         except RuntimeError as e:
             raise InternalError(f"LLVM refuses what we lowered: {e}") from e
         with module:
-            _run_passes(module, machine)
+            if pipeline is not Pipeline.QUICK:
+                _run_passes(module, machine)
             yield module, machine
 
 

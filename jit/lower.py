@@ -50,7 +50,7 @@ declare i32 @llvm.bswap.i32(i32)
 declare i64 @llvm.bswap.i64(i64)
 declare void @llvm.memset.inline.p0.i64(ptr, i8, i64, i1)
 
-define internal i64 @call_out(ptr %s, i64 %frame, i64 %site) noinline nounwind {{
+define internal void @call_out(ptr %s, i64 %frame, i64 %site) noinline nounwind {{
   %frame.at = getelementptr i64, ptr %s, i64 {int(Word.FRAME)}
   store i64 %frame, ptr %frame.at
   %stop = getelementptr i64, ptr %s, i64 {int(Word.STOP)}
@@ -58,7 +58,9 @@ define internal i64 @call_out(ptr %s, i64 %frame, i64 %site) noinline nounwind {
   %dispatch.at = getelementptr i64, ptr %s, i64 {int(Word.DISPATCH)}
   %dispatch = load ptr, ptr %dispatch.at
   %result = call i64 %dispatch(i64 %site)
-  ret i64 %result
+  %result.at = getelementptr i64, ptr %s, i64 {int(Word.RESULT)}
+  store i64 %result, ptr %result.at
+  ret void
 }}
 """
 _ENTRY = """
@@ -122,8 +124,9 @@ class _Function:
         self.fn = FunctionText(tables)
         self.callees: set[int] = set()
         self.slots = 0
-        #: The value each register is known to have in the block being written.
+        #: The value each register is known to have in the LLVM block being written.
         self.known: dict[int, str] = {}
+        self.known_in = ""
         self.uses_may_goto = False
         self.reach = self._reachable()
         #: Pieces of the frame that are LLVM's to keep; None: the frame lies in the run's memory.
@@ -263,7 +266,6 @@ class _Function:
         ]
 
     def _block(self, block: Block) -> None:
-        self.known.clear()
         self.fn.label(f"b{block.start}")
         if not self.xlated.verified:
             self._charge(block)
@@ -292,12 +294,19 @@ class _Function:
     def _get(self, reg: int) -> str:
         if reg == _FP:
             return "%fp"
-        if reg not in self.known:
-            self.known[reg] = self.fn.value(f"load i64, ptr %r{reg}")
-        return self.known[reg]
+        known = self._known()
+        if reg not in known:
+            known[reg] = self.fn.value(f"load i64, ptr %r{reg}")
+        return known[reg]
+
+    def _known(self) -> dict[int, str]:
+        if self.known_in != self.fn.block:
+            self.known.clear()
+            self.known_in = self.fn.block
+        return self.known
 
     def _set(self, reg: int, value: str) -> None:
-        self.known[reg] = value
+        self._known()[reg] = value
         self.fn.do(f"store i64 {value}, ptr %r{reg}")
 
     def _get_width(self, reg: int, width: int) -> str:
@@ -391,29 +400,23 @@ class _Function:
     def _memory(self, slot: int, insn: Insn, row: InsnDef) -> None:
         loads = row.kind in (Kind.LDX, Kind.LOAD_ACQ)
         base = insn.src if loads else insn.dst
-        value: str | None = None
-        if not loads:
-            value = str(insn.imm) if row.kind is Kind.ST else self._get(insn.src)
-        is_cmpxchg = row.op is AtomicOp.CMPXCHG
+        own = self.own_stack is not None and base == _FP
         result: int | None = None
         if loads:
             result = insn.dst
         elif row.fetch:
-            result = 0 if is_cmpxchg else insn.src
-        own = self.own_stack is not None and base == _FP
+            result = 0 if row.op is AtomicOp.CMPXCHG else insn.src
         access = Access(
             slot,
             row,
-            "" if own else self._get(base),
             insn.off,
-            value,
-            self._get(0) if is_cmpxchg else None,
-            None if result is None else self._get(result),
-            self._own_slot(insn.off) if own else None,
+            base=lambda: self._get(base),
+            value=lambda: str(insn.imm) if row.kind is Kind.ST else self._get(insn.src),
+            expected=lambda: self._get(0),
+            result=None if result is None else lambda value: self._set(result, value),
+            pointer=(lambda: self._own_slot(insn.off)) if own else None,
         )
-        got = self._guard(slot, row).access(self.fn, access)
-        if result is not None and got is not None:
-            self._set(result, got)
+        self._guard(slot, row).access(self.fn, access)
 
     def _own_slot(self, off: int) -> str:
         low = next(low for low, high in self.own_stack or () if low <= off < high)
@@ -442,20 +445,19 @@ class _Function:
     def _may_goto(self, slot: int, target: int | None) -> None:
         fn = self.fn
         self.uses_may_goto = True
-        again, ask, more = fn.name("again"), fn.name("ask"), fn.name("more")
+        again, ask = fn.name("again"), fn.name("ask")
         left = fn.value("load i64, ptr %loops")
         fn.branch(fn.value(f"icmp eq i64 {left}, 0"), ask, again, expect=False)
-        fn.label(again)
-        fn.do(f"store i64 {fn.value(f'sub i64 {left}, 1')}, ptr %loops")
-        fn.goto(f"b{slot + 1}")
         fn.label(ask)
-        rest = fn.value("load i64, ptr %loops.rest")
-        fn.put(Word.ARG, rest)
+        fn.put(Word.ARG, fn.value("load i64, ptr %loops.rest"))
         slice_ = fn.call_out(MayGotoSite(slot))
-        fn.branch(fn.value(f"icmp eq i64 {slice_}, 0"), f"b{target}", more)
-        fn.label(more)
-        fn.do(f"store i64 {fn.value(f'sub i64 {rest}, {slice_}')}, ptr %loops.rest")
-        fn.do(f"store i64 {fn.value(f'sub i64 {slice_}, 1')}, ptr %loops")
+        rest = fn.value(f"sub i64 {fn.value('load i64, ptr %loops.rest')}, {slice_}")
+        fn.do(f"store i64 {rest}, ptr %loops.rest")
+        fn.do(f"store i64 {slice_}, ptr %loops")
+        fn.branch(fn.value(f"icmp eq i64 {slice_}, 0"), f"b{target}", again)
+        fn.label(again)
+        left = fn.value("load i64, ptr %loops")
+        fn.do(f"store i64 {fn.value(f'sub i64 {left}, 1')}, ptr %loops")
         fn.goto(f"b{slot + 1}")
 
     # -- calls ------------------------------------------------------------------------------
@@ -475,18 +477,17 @@ class _Function:
     def _call_local(self, slot: int, callee: int) -> None:
         fn = self.fn
         self.callees.add(callee)
-        frame = fn.value("add i64 %frame, 1")
         go, deep = fn.name("call"), fn.name("deep")
-        fn.branch(fn.value(f"icmp ult i64 {frame}, {MAX_FRAMES}"), go, deep, expect=True)
+        fn.branch(fn.value(f"icmp ult i64 %frame, {MAX_FRAMES - 1}"), go, deep, expect=True)
         fn.label(deep)
         fn.stop_at(Trap(slot, f"call stack deeper than {MAX_FRAMES} frames"))
         fn.label(go)
         fn.do(f"store i64 {slot}, ptr {fn.item(Word.CALLER, '%frame')}")
+        frame = fn.value("add i64 %frame, 1")
         first = "0" if self.xlated.verified else self._get(0)
         args = ", ".join(f"i64 {value}" for value in (first, *map(self._get, range(1, 6))))
-        result = fn.value(f"call i64 @sub_{callee}(ptr %s, i64 {frame}, {args})")
+        self._returned(fn.value(f"call i64 @sub_{callee}(ptr %s, i64 {frame}, {args})"))
         fn.check_stop()
-        self._returned(result)
 
     def _returned(self, result: str) -> None:
         self._set(0, result)

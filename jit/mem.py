@@ -35,44 +35,46 @@ assert set(_ATOMIC) | {AtomicOp.CMPXCHG} == set(AtomicOp)
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """One memory insn with its operands as LLVM values (i64).
+    """One memory insn. Operands are read (an i64) in the block where they are wanted.
 
     Attributes:
-        pc, row: the insn.
-        base: the address register's value.
-        off: the insn's offset.
-        value: what is stored or combined; None for loads.
-        expected: what cmpxchg compares with, r0.
-        result: what the result register holds before: None where the insn has no result.
-        pointer: the address as an LLVM pointer, where it is known better than base + off.
+        pc, row, off: the insn.
+        base: reads the address register.
+        value: reads what is stored or combined.
+        expected: reads what cmpxchg compares with, r0.
+        result: writes the result register; None where the insn has no result.
+        pointer: gives the address as an LLVM pointer, where it is known better than base + off.
     """
 
     pc: int
     row: InsnDef
-    base: str
     off: int
-    value: str | None = None
-    expected: str | None = None
-    result: str | None = None
-    pointer: str | None = None
+    base: Callable[[], str]
+    value: Callable[[], str]
+    expected: Callable[[], str]
+    result: Callable[[str], None] | None
+    pointer: Callable[[], str] | None = None
 
     @property
     def is_write(self) -> bool:
         """Whether a refusal counts as a write: all but loads and load-acquire."""
         return self.row.kind not in (Kind.LDX, Kind.LOAD_ACQ)
 
+    def done(self, value: str) -> None:
+        """Write the result register, if there is one."""
+        if self.result is not None:
+            self.result(value)
+
 
 class Guard(Protocol):
     """A way to make an access safe."""
 
-    def access(self, fn: FunctionText, access: Access) -> str | None:
-        """Write *access*; return its result (i64), None where it has none."""
+    def access(self, fn: FunctionText, access: Access) -> None:
+        """Write *access*."""
         ...
 
 
-def _narrow(fn: FunctionText, value: str | None, bits: int) -> str:
-    if value is None:
-        raise InternalError("an access lacks an operand")
+def _narrow(fn: FunctionText, value: str, bits: int) -> str:
     return value if bits == 64 else fn.value(f"trunc i64 {value} to i{bits}")
 
 
@@ -82,8 +84,8 @@ def _widen(fn: FunctionText, value: str, bits: int, *, signed: bool = False) -> 
     return fn.value(f"{'sext' if signed else 'zext'} i{bits} {value} to i64")
 
 
-def emit_access(fn: FunctionText, access: Access, pointer: str, *, volatile: bool) -> str | None:
-    """Write the access itself; return its result as the register gets it."""
+def emit_access(fn: FunctionText, access: Access, pointer: str, *, volatile: bool) -> None:
+    """Write the access itself, and its result."""
     row = access.row
     bits = row.size * 8
     vol = " volatile" if volatile else ""
@@ -91,29 +93,27 @@ def emit_access(fn: FunctionText, access: Access, pointer: str, *, volatile: boo
     match row.kind:
         case Kind.LDX:
             got = fn.value(f"load{vol} i{bits}, {at}, align 1")
-            return _widen(fn, got, bits, signed=bool(row.sx))
+            access.done(_widen(fn, got, bits, signed=bool(row.sx)))
         case Kind.LOAD_ACQ:
             got = fn.value(f"load atomic{vol} i{bits}, {at} acquire, align {row.size}")
-            return _widen(fn, got, bits)
+            access.done(_widen(fn, got, bits))
         case Kind.ST | Kind.STX:
-            fn.do(f"store{vol} i{bits} {_narrow(fn, access.value, bits)}, {at}, align 1")
-            return None
+            fn.do(f"store{vol} i{bits} {_narrow(fn, access.value(), bits)}, {at}, align 1")
         case Kind.STORE_REL:
-            value = _narrow(fn, access.value, bits)
+            value = _narrow(fn, access.value(), bits)
             fn.do(f"store atomic{vol} i{bits} {value}, {at} release, align {row.size}")
-            return None
         case Kind.ATOMIC:
-            return _emit_atomic(fn, access, at, vol)
+            _emit_atomic(fn, access, at, vol)
         case _:
             raise InternalError(f"{row.mnemonic} is no memory access")
 
 
-def _emit_atomic(fn: FunctionText, access: Access, at: str, vol: str) -> str | None:
+def _emit_atomic(fn: FunctionText, access: Access, at: str, vol: str) -> None:
     row = access.row
     bits = row.size * 8
-    value = _narrow(fn, access.value, bits)
+    value = _narrow(fn, access.value(), bits)
     if row.op is AtomicOp.CMPXCHG:
-        expected = _narrow(fn, access.expected, bits)
+        expected = _narrow(fn, access.expected(), bits)
         pair = fn.value(
             f"cmpxchg{vol} {at}, i{bits} {expected}, i{bits} {value} seq_cst seq_cst,"
             f" align {row.size}"
@@ -124,12 +124,13 @@ def _emit_atomic(fn: FunctionText, access: Access, at: str, vol: str) -> str | N
         old = fn.value(f"atomicrmw{vol} {name} {at}, i{bits} {value} seq_cst, align {row.size}")
     else:
         raise InternalError(f"{row.mnemonic} is no atomic")
-    return _widen(fn, old, bits) if row.fetch else None
+    if row.fetch:
+        access.done(_widen(fn, old, bits))
 
 
 def address_of(fn: FunctionText, access: Access) -> str:
     """Return base + off, wrapping."""
-    return fn.value(f"add i64 {access.base}, {access.off}") if access.off else access.base
+    return fn.value(f"add i64 {access.base()}, {access.off}") if access.off else access.base()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,62 +139,56 @@ class Proven:
 
     volatile: bool
 
-    def access(self, fn: FunctionText, access: Access) -> str | None:
+    def access(self, fn: FunctionText, access: Access) -> None:
         """Write *access* without any check."""
         if access.pointer is not None:
-            return emit_access(fn, access, access.pointer, volatile=False)
-        pointer = fn.pointer(address_of(fn, access))
-        return emit_access(fn, access, pointer, volatile=self.volatile)
-
-
-def _absent_result(fn: FunctionText, access: Access) -> str | None:
-    """Return what the result register gets from an absent page (arena.md 4.4)."""
-    if access.result is None:
-        return None
-    if access.row.kind is Kind.LDX:
-        return "0"
-    clear = fn.value(f"icmp ne i64 {fn.constant(Word.CLEAR)}, 0")
-    return fn.value(f"select i1 {clear}, i64 0, i64 {access.result}")
+            emit_access(fn, access, access.pointer(), volatile=False)
+        else:
+            pointer = fn.pointer(address_of(fn, access))
+            emit_access(fn, access, pointer, volatile=self.volatile)
 
 
 def or_absent(
-    fn: FunctionText, access: Access, go: str, absent: str, pointer: Callable[[], str]
-) -> str | None:
-    """Write block *go* with the access and block *absent* without it, and join them."""
+    fn: FunctionText, access: Access, go: str, absent: str, address: Callable[[], str]
+) -> None:
+    """Write block *go* with the access and block *absent* without it (arena.md 4.4); join them."""
     done = fn.name("done")
     fn.label(go)
-    result = emit_access(fn, access, pointer(), volatile=True)
-    went = fn.block
+    emit_access(fn, access, fn.pointer(address()), volatile=True)
     fn.goto(done)
     fn.label(absent)
-    nothing = _absent_result(fn, access)
-    fn.goto(done)
+    if access.row.kind is Kind.LDX or access.result is None:
+        access.done("0")
+        fn.goto(done)
+    else:
+        clear = fn.name("clear")
+        fn.branch(fn.value(f"icmp ne i64 {fn.get(Word.CLEAR)}, 0"), clear, done)
+        fn.label(clear)
+        access.done("0")
+        fn.goto(done)
     fn.label(done)
-    if result is None:
-        return None
-    return fn.value(f"phi i64 [ {result}, %{went} ], [ {nothing}, %{absent} ]")
 
 
 class PresenceCheck:
     """Arena accesses where no trap can be taken: the byte of the first and of the last page must
     be nonzero, or else Python is asked (`ArenaMemory.is_present`), which reports the fault."""
 
-    def access(self, fn: FunctionText, access: Access) -> str | None:
+    def access(self, fn: FunctionText, access: Access) -> None:
         """Write *access* behind a look at the presence bytes."""
         size = access.row.size
-        low = fn.value(f"and i64 {access.base}, {(1 << 32) - 1}")
-        offset = fn.value(f"add i64 {low}, {access.off}") if access.off else low
+
+        def offset() -> str:
+            low = fn.value(f"and i64 {access.base()}, {(1 << 32) - 1}")
+            return fn.value(f"add i64 {low}, {access.off}") if access.off else low
+
         go, slow, absent = fn.name("present"), fn.name("slow"), fn.name("absent")
-        fn.branch(_is_present(fn, offset, size), go, slow, expect=True)
+        fn.branch(_is_present(fn, offset(), size), go, slow, expect=True)
         fn.label(slow)
-        fn.put(Word.ARG, access.base)
-        site = ArenaSite(access.pc, access.off, size, access.is_write)
-        answer = fn.call_out(site)
+        fn.put(Word.ARG, access.base())
+        answer = fn.call_out(ArenaSite(access.pc, access.off, size, access.is_write))
         fn.branch(fn.value(f"icmp ne i64 {answer}, 0"), go, absent)
         base = fn.constant(Word.KERN)
-        return or_absent(
-            fn, access, go, absent, lambda: fn.pointer(fn.value(f"add i64 {base}, {offset}"))
-        )
+        or_absent(fn, access, go, absent, lambda: fn.value(f"add i64 {base}, {offset()}"))
 
 
 def _is_present(fn: FunctionText, offset: str, size: int) -> str:

@@ -23,7 +23,7 @@ class Checked:
 
     arena: bool
 
-    def access(self, fn: FunctionText, access: Access) -> str | None:
+    def access(self, fn: FunctionText, access: Access) -> None:
         """Write *access* behind a call of @access."""
         address = address_of(fn, access)
         size, write = access.row.size, access.is_write
@@ -40,10 +40,11 @@ class Checked:
         if not self.arena:
             fn.branch(fn.value(f"icmp ne i64 {verdict}, 0"), go, "stop", expect=True)
             fn.label(go)
-            return emit_access(fn, access, fn.pointer(address), volatile=True)
+            emit_access(fn, access, fn.pointer(address_of(fn, access)), volatile=True)
+            return
         absent = fn.name("absent")
         fn.do(f"switch i64 {verdict}, label %stop [ i64 1, label %{go} i64 2, label %{absent} ]")
-        return or_absent(fn, access, go, absent, lambda: fn.pointer(address))
+        or_absent(fn, access, go, absent, lambda: address_of(fn, access))
 
 
 _IN_REGIONS = f"""
@@ -156,11 +157,13 @@ arena:
 ask:
   %arg.at = getelementptr i64, ptr %s, i64 {int(Word.ARG)}
   store i64 %address, ptr %arg.at
-  %answer = call i64 @call_out(ptr %s, i64 %frame, i64 %site)
+  call void @call_out(ptr %s, i64 %frame, i64 %site)
   %stop = load i64, ptr %s
   %stopped = icmp ne i64 %stop, 0
   br i1 %stopped, label %stopping, label %answered
 answered:
+  %answer.at = getelementptr i64, ptr %s, i64 {int(Word.RESULT)}
+  %answer = load i64, ptr %answer.at
   %present = icmp ne i64 %answer, 0
   %result = select i1 %present, i64 1, i64 2
   ret i64 %result

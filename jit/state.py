@@ -48,8 +48,9 @@ class Word(IntEnum):
     KERN = 12  # arena: kern_vm_start
     PRESENCE = 13  # arena: presence_addr
     USER_HIGH = 14  # arena: user_vm_start with the low 32 bits cleared
-    ARG = 15
-    CALLER = 20
+    RESULT = 15  # what the last call out gave
+    ARG = 16
+    CALLER = 21
 
 
 #: Words in a run state.

@@ -33,7 +33,11 @@ class Tables:
 
 
 class FunctionText:
-    """One function being written. Blocks are opened by `label`; `%s` is the run state."""
+    """One function being written. Blocks are opened by `label`; `%s` is the run state.
+
+    No value is to be used in another block than its own: code that is compiled quickly gets a
+    stack slot for each that is, and native frames must not grow with programs.
+    """
 
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
@@ -125,7 +129,6 @@ class FunctionText:
 
     def call_out(self, site: Site) -> str:
         """Have Python serve *site*; return the result. The run may end here."""
-        number = self.tables.site(site)
-        result = self.value(f"call i64 @call_out(ptr %s, i64 %frame, i64 {number})")
+        self.do(f"call void @call_out(ptr %s, i64 %frame, i64 {self.tables.site(site)})")
         self.check_stop()
-        return result
+        return self.get(Word.RESULT)

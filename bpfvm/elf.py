@@ -131,6 +131,7 @@ class Elf:
         self._structs.create_advanced_structs(header["e_type"], header["e_machine"])
         self.sections = self._read_sections(header)
         self._by_name = {s.name: s for s in reversed(self.sections)}
+        self._relocs: dict[int, dict[int, Reloc]] = {}
 
     def error(self, message: str) -> LoadError:
         """Return the error that says *message* of this file."""
@@ -267,37 +268,31 @@ class Elf:
             hidden = other & 3 in (1, 2)
             yield Symbol(name, value, size, info >> 4, info & 15, hidden, shndx, section)
 
-    @cached_property
-    def _relocs(self) -> dict[int, dict[int, Reloc]]:
-        found: dict[int, dict[int, Reloc]] = {}
-        for section in self.sections:
-            target = section.info
-            if section.type == "SHT_RELA" and target < len(self.sections):
-                if self.sections[target].is_code:
-                    raise self.error(f"section '{section.name}': SHT_RELA is not used by BPF")
-                continue
-            if section.type != "SHT_REL" or target >= len(self.sections):
-                continue
-            if len(section.data) % _REL.size:
-                raise self.error(
-                    f"section '{section.name}': {len(section.data)} bytes are not whole relocations"
-                )
-            table = found.setdefault(target, {})
-            # Debug sections have relocations by the thousand that nobody asks for.
-            if not self.sections[target].is_code:
-                continue
-            for offset, info in _REL.iter_unpack(section.data):
-                if offset % SLOT or offset >= self.sections[target].size:
-                    raise self.error(
-                        f"section '{section.name}': relocation at {offset:#x} of "
-                        f"{self.sections[target].size:#x} bytes of insns"
-                    )
-                table[offset] = Reloc(offset, info & U32_MAX, info >> 32)
-        return found
-
     def relocs(self, section: Section) -> dict[int, Reloc]:
-        """Return the relocations of code in *section*, by byte offset."""
-        return self._relocs.get(section.index, {})
+        """Return the relocations of code in *section*, by byte offset.
+
+        Raises:
+            LoadError: they are damaged.
+        """
+        if section.index not in self._relocs:
+            self._relocs[section.index] = dict(self._read_relocs(section))
+        return self._relocs[section.index]
+
+    def _read_relocs(self, target: Section) -> Iterator[tuple[int, Reloc]]:
+        for section in self.sections:
+            if section.info != target.index or section.type not in ("SHT_REL", "SHT_RELA"):
+                continue
+            what = f"section '{section.name}'"
+            if section.type == "SHT_RELA":
+                raise LoadError(f"{what}: SHT_RELA is not used by BPF")
+            if len(section.data) % _REL.size:
+                raise LoadError(f"{what}: {len(section.data)} bytes are not whole relocations")
+            for offset, info in _REL.iter_unpack(section.data):
+                if offset % SLOT or offset >= target.size:
+                    raise LoadError(
+                        f"{what}: relocation at {offset:#x} of {target.size:#x} bytes of insns"
+                    )
+                yield offset, Reloc(offset, info & U32_MAX, info >> 32)
 
     def symbol_of(self, reloc: Reloc) -> Symbol:
         """Return the symbol that *reloc* names.

@@ -25,6 +25,9 @@ __all__ = ["OpenSlot", "Place", "Ref", "RefKind", "parse", "read_int", "statemen
 
 #: The highest register number that fits the encoding; those above r10 are for negative tests.
 _LAST_REG = 15
+_REGISTERS = {f"{letter}{n}": n for letter in "rw" for n in range(_LAST_REG + 1)}
+#: Digits of a number that is worth reading.
+_LONGEST = 80
 
 
 @unique
@@ -140,6 +143,8 @@ def parse(place: Place, text: str, start: str) -> Tree[Token]:
 
 def _expected(terminals: set[str]) -> str:
     words = sorted({_WORDS[t] for t in terminals if t in _WORDS})
+    if not words:
+        return _WORDS["$END"]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
 
 
@@ -147,10 +152,10 @@ def read_int(text: str) -> int:
     """Return the number *text*: decimal or 0x hex, with or without a sign.
 
     Raises:
-        ValueError: it is no such number.
+        ValueError: it is no such number, or one far beyond 64 bits.
     """
     sign, digits = (-1, text[1:]) if text[:1] == "-" else (1, text.removeprefix("+"))
-    if not digits[:1].isdigit():
+    if not digits[:1].isdigit() or len(digits) > _LONGEST:
         raise ValueError(text)
     return sign * (int(digits, 16) if digits[:2].lower() == "0x" else int(digits, 10))
 
@@ -302,9 +307,15 @@ class _Reader:
     def reg(self, token: Node) -> _Reg:
         text = _text(token)
         name = text.removeprefix("%")
-        if name[0] not in "rw" or not name[1:].isdigit() or int(name[1:]) > _LAST_REG:
+        if name not in _REGISTERS:
             raise self.fail(f"{text} is no register: expected r0 to r{isa.MAX_REG}", token)
-        return _Reg(int(name[1:]), name[0] == "w", _col(token))
+        return _Reg(_REGISTERS[name], name[0] == "w", _col(token))
+
+    def whole(self, node: Node, text: str) -> int:
+        try:
+            return read_int(text)
+        except ValueError:
+            raise self.fail(f"the number {text[:_LONGEST]} is out of range", node) from None
 
     def full(self, token: Node) -> int:
         """A register that is used with all 64 bits."""
@@ -328,7 +339,7 @@ class _Reader:
     def imm32(self, node: Node) -> int:
         """A 32-bit immediate; hex up to 0xffffffff stands for the same bits."""
         text = _text(node)
-        value = read_int(text)
+        value = self.whole(node, text)
         if S32_MIN <= value <= S32_MAX or ("x" in text.lower() and 0 < value <= U32_MAX):
             return s32(value)
         raise self.fail(
@@ -339,13 +350,13 @@ class _Reader:
 
     def imm64(self, node: Node) -> int:
         text = _text(node)
-        value = read_int(text)
+        value = self.whole(node, text)
         if not S64_MIN <= value <= U64_MAX:
             raise self.fail(f"immediate {text} is out of the 64-bit range", node)
         return u64(value)
 
     def signed(self, node: Node, bits: int, what: str) -> int:
-        value = read_int(_text(node).replace("+-", "-").replace("--", "+"))
+        value = self.whole(node, _text(node).replace("+-", "-").replace("--", "+"))
         limit = 1 << (bits - 1)
         if not -limit <= value < limit:
             raise self.fail(
@@ -779,7 +790,7 @@ class _Statement:
                 return self.kfunc_call(first)
             case "callee":
                 spelling, number = _text(first).split("#")
-                ref = Ref(RefKind.CALL, spelling, _col(first), int(number))
+                ref = Ref(RefKind.CALL, spelling, _col(first), self.read.whole(first, number))
                 return self.make(_CALL[CallKind.HELPER], ref=ref)
             case "label" if len(first.children) > 1:
                 distance, _ = self.target(first, 32)

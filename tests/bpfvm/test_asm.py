@@ -236,7 +236,11 @@ def test_directives() -> None:
     ]
     assert first.insns[3].imm == 1
     assert (first.kfuncs, first.weak_kfuncs) == (("maybe",), frozenset({"maybe"}))
-    assert (second.kfuncs, second.weak_kfuncs, second.sleepable) == (("zero", "one"), frozenset(), True)
+    assert (second.kfuncs, second.weak_kfuncs, second.sleepable) == (
+        ("zero", "one"),
+        frozenset(),
+        True,
+    )
     assert third.sleepable
 
 
@@ -357,6 +361,32 @@ def test_a_complaint_tells_where_and_what_was_expected(text: str, where: str, me
     assert message in first
     assert source == text.split("\n")[line - 1]
     assert caret == " " * (col - 1) + "^"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"mov %r{'9' * 5000}, 0",
+        f"r{'9' * 5000} = 0",
+        f"r1 = {'9' * 5000}",
+        f"call x#{'9' * 5000}",
+        f"goto +{'9' * 5000}",
+        f".map m type=array value={'9' * 5000}",
+        "mov %r\u0663, 0",
+        "r1 = \u0663",
+        "exit \0",
+        "exit {",
+        '.map "m',
+        "ldxb %r0, [%r1+]",
+        "ldxb %r0, []",
+        "call (",
+        "\ud800",
+    ],
+    ids=range(15),
+)
+def test_odd_text_is_no_crash(text: str) -> None:
+    with pytest.raises(AsmError):
+        assemble(text)
 
 
 def test_a_jump_that_is_too_far_for_its_field() -> None:

@@ -98,11 +98,12 @@ def test_random_sandbox(arena_rig: Rig, arena: RealArena, op: Op, seed: int) -> 
     insns[at : at + 1] = [op("jeq_imm", 9, off=2), op("sub_imm", 9, imm=1), op("ja", off=-3)]
     insns.insert(-1, op("call_local", imm=1))
     callee = make.body(rng.randrange(5, 30), sandbox=True)
-    run = arena_rig.pair([*insns, op("mov_reg", 6, 10), *callee])
+    # There r6 is the caller's frame, r7 page 0 of the arena.
+    run = arena_rig.pair([*insns, op("mov_reg", 6, 10), op("cast_kern", 7, 7), *callee])
     memory, kern = arena_rig.memory.base, arena.kern_vm_start
     for r1, r2 in ((memory, kern + PAGE), (memory + 200, kern), (memory, kern + 2**32 - 5)):
         run(r1, r2, may_goto_limit=4)
-        run(r1, r2, budget=rng.randrange(100), clear_on_fault=False)
+        run(r1, r2, may_goto_limit=1, budget=rng.randrange(100), clear_on_fault=False)
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import bpfvm
+from bpfvm import isa
+from bpfvm.bits import u32
 from bpfvm.compile import compile_c, find_compiler
 from bpfvm.errors import BpfError
+from bpfvm.insn import encode
+from bpfvm.isa import CallKind, Kind, LdKind
 from bpfvm.loader import load_elf, load_path
+from bpfvm.maps.base import MapType
+from bpfvm.program import Program
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SOURCES = sorted(EXAMPLES.glob("*.bpf.c"))
@@ -74,6 +82,56 @@ def test_hello_counts_and_greets(engine: str) -> None:
         result = prog.run(engine=engine)
         assert result.r0 == count
         assert result.trace == b"Hello %d\n" % count
+
+
+def request_of(program: Program) -> dict[str, object]:
+    """Return *program* as the JSON interface's request to load it."""
+    fixups: list[dict[str, object]] = []
+    slot = 0
+    while slot < len(program.insns):
+        insn, row = program.insns[slot], isa.lookup(program.insns[slot])
+        assert row is not None
+        if row.op in (LdKind.MAP_IDX, LdKind.MAP_IDX_VALUE):
+            kind = "map_fd" if row.op is LdKind.MAP_IDX else "map_value"
+            off = {} if kind == "map_fd" else {"off": u32(program.insns[slot + 1].imm)}
+            fixups.append({"insn": slot, "kind": kind, "name": program.maps[insn.imm].name, **off})
+        elif row.op is CallKind.KFUNC:
+            fixups.append({"insn": slot, "kind": "kfunc", "name": program.kfuncs[insn.imm]})
+        slot += 2 if row.kind is Kind.LDIMM64 else 1
+    return {
+        "prog_type": program.prog_type,
+        "flags": ["sleepable"] if program.sleepable else [],
+        "license": program.license,
+        "log_level": 1,
+        "insns": encode(program.insns).hex(),
+        "fixups": fixups,
+        "maps": {
+            m.name: {
+                "type": int(m.map_type),
+                "key_size": m.key_size,
+                "value_size": m.value_size,
+                "max_entries": m.max_entries,
+                "flags": m.flags,
+                "map_extra": hex(m.map_extra),
+                "mmap": m.map_type == MapType.ARENA,
+            }
+            for m in program.maps
+        },
+    }
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=stem)
+def test_the_running_kernel_says_the_same(
+    source: Path, oracle: Callable[[dict[str, object]], dict[str, dict[str, object]]]
+) -> None:
+    if not platform.release().startswith("6.18"):
+        pytest.skip("the rules for Linux 6.18 can only be compared there")
+    if stem(source) == "arena_heap":
+        pytest.skip("Linux 6.18 takes no offsets above 2**29; libbpf places variables lower there")
+    for name, prog in bpfvm.open(source.with_suffix(".o")).programs.items():
+        answer = oracle(request_of(prog.program))["load"]
+        verdict = prog.verify(kernel="6.18")
+        assert (name, answer["ok"], answer["last"] or "") == (name, verdict.ok, verdict.last)
 
 
 def test_every_object_loads_whole() -> None:

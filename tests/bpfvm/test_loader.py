@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from elf_kit import COMPILERS, EXAMPLES, LICENSE, load
+from elf_kit import COMPILERS, EXAMPLES, LICENSE, build, clang, load
 
 from bpfvm import isa
 from bpfvm.errors import AsmError, LoadError
 from bpfvm.insn import Insn
 from bpfvm.isa import CallKind, Kind, LdKind
-from bpfvm.loader import MAX_FILE_SIZE, load_path
+from bpfvm.loader import MAX_FILE_SIZE, load_elf, load_path
 from bpfvm.maps.base import MapFlags, MapType
 from bpfvm.program import GlobalVar, Linkage, ObjectFile, Program
 
@@ -354,6 +355,42 @@ def test_without_a_license_section_there_is_no_license(tmp_path: Path) -> None:
     obj = load(tmp_path, 'SEC("xdp") int fine(struct xdp_md *ctx) { return XDP_PASS; }')
     assert obj.programs["fine"].license == ""
     assert not obj.programs["fine"].is_gpl
+
+
+def without_debug_info(tmp_path: Path, source: str) -> bytes:
+    build(tmp_path, source)
+    command = [*clang(), "-O2", "-mcpu=v3", "-c", "unit.bpf.c", "-o", "bare.o"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    return (tmp_path / "bare.o").read_bytes()
+
+
+def test_programs_without_btf_load(tmp_path: Path) -> None:
+    source = """
+static __noinline int twice(int n) { return n * 2; }
+SEC("xdp") int fine(struct xdp_md *ctx) { return twice(ctx->data); }
+"""
+    obj = load_elf(without_debug_info(tmp_path, LICENSE + source), "bare.o")
+    program = obj.programs["fine"]
+    assert [(s.name, s.linkage, s.params) for s in program.subprogs] == [
+        ("fine", Linkage.STATIC, None),
+        ("twice", Linkage.STATIC, None),
+    ]
+    assert program.line_info == ()
+
+
+def test_maps_and_kfuncs_need_btf(tmp_path: Path) -> None:
+    kfunc = """
+extern void bpf_rcu_read_lock(void) __ksym;
+SEC("xdp") int fine(struct xdp_md *ctx) { bpf_rcu_read_lock(); return XDP_PASS; }
+"""
+    obj = load_elf(without_debug_info(tmp_path, LICENSE + kfunc), "bare.o")
+    assert str(obj.broken["fine"]) == (
+        "bare.o: program 'fine': insn 0: extern 'bpf_rcu_read_lock': kfuncs need BTF: "
+        "compile with -g"
+    )
+    data = without_debug_info(tmp_path, LICENSE + ARENA)
+    with pytest.raises(LoadError, match=r"section '\.maps': map definitions need BTF"):
+        load_elf(data, "bare.o")
 
 
 def test_a_kfunc_that_is_not_weak_is_needed(tmp_path: Path) -> None:

@@ -47,7 +47,16 @@ class Names:
 #: No names at all: what the kernel prints when it knows none.
 KERNEL = Names()
 
-_NEAREST = {row.opcode: row for row in reversed(TABLE)}
+
+def _nearest(insn: Insn) -> InsnDef | None:
+    """The row that *insn*, whose fields select none, is printed as: that of its opcode with
+    which it has most in common (`/=` with off 2 is a division, a cast to space 7 a cast)."""
+    rows = [row for row in TABLE if row.opcode == insn.opcode]
+    return max(
+        rows,
+        key=lambda row: sum(getattr(insn, name) == value for name, value in row.fixed),
+        default=None,
+    )
 
 
 def insn_text(insn: Insn, next_imm: int = 0, names: Names = KERNEL) -> str:
@@ -58,8 +67,7 @@ def insn_text(insn: Insn, next_imm: int = 0, names: Names = KERNEL) -> str:
     """
     row = isa.lookup(insn)
     if row is None:
-        # Fields that select no row (`/=` with off 2) print like their opcode's plain row.
-        row = _NEAREST.get(insn.opcode)
+        row = _nearest(insn)
         if row is None or row.kind in (Kind.ATOMIC, Kind.LOAD_ACQ, Kind.STORE_REL):
             return f"({insn.opcode:02x}) BUG_{insn.opcode:02x}"
     probe = "probe " if row.arena else ""

@@ -6,24 +6,14 @@ import itertools
 import random
 from dataclasses import dataclass
 
-from arena import kfuncs as arena_kfuncs
-from arena.arena import ArenaMap
-from bpfvm import helpers, kfuncs
-from bpfvm.interp import Interpreter
-from bpfvm.maps.array import ArrayMap
-from bpfvm.maps.base import MapType, MapTypes
-from bpfvm.maps.hash import HashMap
-from bpfvm.memory import AddressSpace, RegionKind
+from bpfvm import vm
+from bpfvm.memory import RegionKind
 from bpfvm.program import ObjectFile, Program
-from bpfvm.proto import Registry
-from bpfvm.runtime import FRAME_SIZE, MAX_FRAMES, Engine, Machine, RunContext
+from bpfvm.runtime import FRAME_SIZE, MAX_FRAMES, Machine, RunContext
 from bpfvm.xlated import unverified
-from jit.engine import Jit
 
-REGISTRY = Registry([helpers, kfuncs, arena_kfuncs])
-HELPER_IDS = {proto.name: number for number, proto in REGISTRY.helpers.items()}
-MAP_TYPES = MapTypes({MapType.ARRAY: ArrayMap, MapType.HASH: HashMap, MapType.ARENA: ArenaMap})
-ENGINES: dict[str, type[Engine]] = {"interp": Interpreter, "jit": Jit}
+HELPER_IDS = vm.HELPER_IDS
+ENGINES = {"interp": vm.Interpreter, "jit": vm.compiler}
 BUDGET = 1_000_000
 
 
@@ -38,10 +28,7 @@ class Outcome:
 
 def machine_for(file: ObjectFile) -> Machine:
     """Return a machine with the live maps of *file*."""
-    space = AddressSpace()
-    maps = [MAP_TYPES.create(defn, space) for defn in file.maps]
-    arenas = [m for m in maps if isinstance(m, ArenaMap)]
-    return Machine(space, maps, REGISTRY, arenas[0] if arenas else None)
+    return vm.Object(file).machine
 
 
 def run_in_sandbox(

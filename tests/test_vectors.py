@@ -8,6 +8,7 @@ import pytest
 from datafile import Vector, read_vector
 from run_vectors import ENGINES, HELPER_IDS, machine_for, run_in_sandbox
 
+from bpfvm import vm
 from bpfvm.asm import assemble
 from bpfvm.disasm import disassemble
 from bpfvm.errors import AsmError, LoadError, RunFault
@@ -20,7 +21,7 @@ VECTORS = [read_vector(path, ROOT) for path in sorted(ROOT.glob("*/*.data"))]
 
 
 def object_of(vector: Vector) -> ObjectFile:
-    """The vector's program, assembled or decoded, and structurally checked."""
+    """The vector's program, assembled or decoded; structurally checked, if it may run."""
     raw = vector.bytes("raw")
     if raw is not None:
         code = decode(raw, vector.name)
@@ -28,7 +29,7 @@ def object_of(vector: Vector) -> ObjectFile:
         obj = ObjectFile(vector.name, {"main": program})
     else:
         obj = assemble(vector.sections["asm"], vector.name, helpers=HELPER_IDS)
-    for program in obj.programs.values():
+    for program in obj.programs.values() if "verdict" not in vector.sections else ():
         check_structure(program.insns)
     return obj
 
@@ -77,6 +78,38 @@ def test_in_the_sandbox(engine: str, vector: Vector, request: pytest.FixtureRequ
     assert outcome.mem == vector.bytes("mem out") or "mem out" not in vector.sections
     for line in (vector.text("stderr") or "").splitlines():
         assert line in outcome.stderr
+
+
+def prog_of(vector: Vector) -> vm.Prog:
+    (prog,) = vm.Object(object_of(vector)).programs.values()
+    return prog
+
+
+@pytest.mark.parametrize("vector", having("verdict"), ids=by_name)
+def test_the_verifiers_verdict(vector: Vector) -> None:
+    verdict = prog_of(vector).verify(log_level=2)
+    wanted, _, complaint = (vector.text("verdict") or "").partition(" ")
+    assert wanted in ("accept", "reject")
+    assert verdict.ok == (wanted == "accept"), verdict.last
+    assert verdict.last == complaint
+    for line in (vector.text("log") or "").splitlines():
+        assert line in verdict.log
+
+
+@pytest.mark.parametrize(
+    "vector", [v for v in having("verdict") if "result" in v.sections], ids=by_name
+)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_verified(engine: str, vector: Vector, request: pytest.FixtureRequest) -> None:
+    excuse = vector.text(f"no {engine}")
+    if excuse is not None:
+        request.applymarker(pytest.mark.xfail(reason=excuse, strict=True))
+    result = prog_of(vector).run(engine=engine, ctx=vector.bytes("ctx"), data=vector.bytes("data"))
+    assert f"{result.r0:#x}" == f"{int(vector.text('result') or '', 0):#x}"
+    assert result.ctx == vector.bytes("ctx out") or "ctx out" not in vector.sections
+    assert result.data == vector.bytes("data out") or "data out" not in vector.sections
+    for line in (vector.text("stderr") or "").splitlines():
+        assert line in result.stderr.decode()
 
 
 def test_every_vector_asks_something() -> None:

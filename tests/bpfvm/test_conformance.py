@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import struct
+from errno import EACCES, EINVAL
 from pathlib import Path
 
 import pytest
 from datafile import read_upstream
 from run_vectors import ENGINES, HELPER_IDS, machine_for, run_in_sandbox
 
+from bpfvm import vm
 from bpfvm.asm import assemble
 from bpfvm.disasm import disassemble
 from bpfvm.errors import AsmError, LoadError
@@ -97,9 +99,12 @@ def test_wrong_text_is_refused(path: Path) -> None:
 
 @pytest.mark.parametrize("path", vectors("negative", "unused-*.data"))
 def test_a_nonzero_unused_field_is_refused(path: Path) -> None:
-    code = decode(bytes(int(byte, 16) for byte in read_upstream(path).raw))
+    code = bytes(int(byte, 16) for byte in read_upstream(path).raw)
     with pytest.raises(LoadError, match=r"reserved field|invalid fields"):
-        check_structure(code)
+        check_structure(decode(code))
+    verdict = vm.from_bytes(code).programs["main"].verify()
+    assert not verdict.ok
+    assert verdict.errno in (EINVAL, EACCES)
 
 
 def test_the_suite_is_whole() -> None:

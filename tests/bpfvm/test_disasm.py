@@ -79,6 +79,7 @@ KERNEL_TEXTS = [
     (Insn(0x07, 1, 3, 7, 5), "(07) r1 += 5"),
     (Insn(0x37, 1, 0, 2, 5), "(37) r1 /= 5"),
     (Insn(0xBF, 1, 2, 5), "(bf) r1 = r2"),
+    (Insn(0xBF, 1, 2, 1, 2), "(bf) r1 = addr_space_cast(r2, 0, 2)"),
     (Insn(0xDB, 1, 2, 0, 7), "(db) BUG_db"),
     (Insn(0xFF), "(ff) BUG_ff"),
     # Internal arena accesses.

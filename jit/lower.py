@@ -324,6 +324,7 @@ class _Function:
     def _insn(self, slot: int) -> bool:
         """Write the insn in *slot*; say whether it ends the block."""
         insn, row = self.insns[slot], self._row(slot)
+        self.fn.remark(f"insn {slot}: {row.mnemonic}")
         match row.kind:
             case Kind.ALU | Kind.NEG | Kind.END | Kind.MOV | Kind.MOVSX:
                 self._arithmetic(insn, row)
@@ -450,7 +451,8 @@ class _Function:
         fn.branch(fn.value(f"icmp eq i64 {left}, 0"), ask, again, expect=False)
         fn.label(ask)
         fn.put(Word.ARG, fn.value("load i64, ptr %loops.rest"))
-        slice_ = fn.call_out(MayGotoSite(slot))
+        fn.call_out(MayGotoSite(slot))
+        slice_ = fn.get(Word.RESULT)
         rest = fn.value(f"sub i64 {fn.value('load i64, ptr %loops.rest')}, {slice_}")
         fn.do(f"store i64 {rest}, ptr %loops.rest")
         fn.do(f"store i64 {slice_}, ptr %loops")
@@ -472,7 +474,8 @@ class _Function:
     def _call_out(self, site: CallSlot | CallxSlot, args: int) -> None:
         for i in range(args):
             self.fn.do(f"store i64 {self._get(1 + i)}, ptr {self.fn.item(Word.ARG, str(i))}")
-        self._returned(self.fn.call_out(site))
+        self.fn.call_out(site)
+        self._returned(self.fn.get(Word.RESULT))
 
     def _call_local(self, slot: int, callee: int) -> None:
         fn = self.fn

@@ -185,8 +185,8 @@ class PresenceCheck:
         fn.branch(_is_present(fn, offset(), size), go, slow, expect=True)
         fn.label(slow)
         fn.put(Word.ARG, access.base())
-        answer = fn.call_out(ArenaSite(access.pc, access.off, size, access.is_write))
-        fn.branch(fn.value(f"icmp ne i64 {answer}, 0"), go, absent)
+        fn.call_out(ArenaSite(access.pc, access.off, size, access.is_write))
+        fn.branch(fn.value(f"icmp ne i64 {fn.get(Word.RESULT)}, 0"), go, absent)
         base = fn.constant(Word.KERN)
         or_absent(fn, access, go, absent, lambda: fn.value(f"add i64 {base}, {offset()}"))
 

@@ -56,6 +56,10 @@ class FunctionText:
         """Write an instruction without a result."""
         self.lines.append(f"  {text}")
 
+    def remark(self, text: str) -> None:
+        """Write a comment."""
+        self.lines.append(f"  ; {text}")
+
     def value(self, text: str) -> str:
         """Write an instruction; return its result."""
         result = f"%{self.name()}"
@@ -127,8 +131,7 @@ class FunctionText:
         self.branch(stopped, "stop", go, expect=False)
         self.label(go)
 
-    def call_out(self, site: Site) -> str:
-        """Have Python serve *site*; return the result. The run may end here."""
+    def call_out(self, site: Site) -> None:
+        """Have Python serve *site*, the result in word RESULT. The run may end here."""
         self.do(f"call void @call_out(ptr %s, i64 %frame, i64 {self.tables.site(site)})")
         self.check_stop()
-        return self.get(Word.RESULT)

@@ -45,8 +45,7 @@ def attempt(data: bytes, origin: str = "bad.o") -> ObjectFile | LoadError:
     assert time.monotonic() - start < SECONDS
     assert peak < MIB << 20
     errors = [outcome] if isinstance(outcome, LoadError) else list(outcome.broken.values())
-    for err in errors:
-        text = str(err)
+    for text in map(str, errors):
         assert text.startswith(f"{origin}: ")
         assert "\n" not in text
         assert len(text) < 5000

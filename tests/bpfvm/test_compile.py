@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from elf_kit import COMPILERS, EXAMPLES, LICENSE, PRELUDE, build, clang
 
-import bpfvm.compile as compile_module
 from bpfvm.compile import compile_c, find_compiler
 from bpfvm.errors import BpfError, LoadError
 from bpfvm.loader import load_elf, load_path
@@ -19,13 +19,13 @@ SOURCE = LICENSE + 'SEC("xdp") int fine(struct xdp_md *ctx) { return XDP_PASS; }
 
 @pytest.fixture
 def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compile_module.shutil, "which", lambda name: None)
-    monkeypatch.setattr(compile_module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     find_compiler.cache_clear()
 
 
 @pytest.fixture(autouse=True)
-def _forget() -> object:
+def _forget() -> Iterator[None]:
     yield
     find_compiler.cache_clear()
 
@@ -110,8 +110,8 @@ def test_a_clang_must_be_new_enough_and_know_bpf(
 ) -> None:
     path = fake_clang(tmp_path, version, targets)
     found = {"clang": str(path)}
-    monkeypatch.setattr(compile_module.shutil, "which", found.get)
-    monkeypatch.setattr(compile_module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("shutil.which", found.get)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     find_compiler.cache_clear()
     if usable:
         assert find_compiler() == (str(path), "--target=bpfel")

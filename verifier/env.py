@@ -18,6 +18,7 @@ from bpfvm.program import MapFacts, Program
 from bpfvm.proto import FuncProto, Registry
 from bpfvm.rules import KernelRules
 from verifier.cfg import Cfg
+from verifier.liveness import live_slots
 from verifier.log import Log, RegPrinter, Snapshot
 from verifier.reasons import Reason, Reject
 from verifier.state import FuncState, LinkedReg, RegType, VerifierState
@@ -96,20 +97,19 @@ class Env:
         self.seen = bytearray(size)
         self.max_ctx_offset = 0
         self.stack_depth: list[int] = []
+        #: Per slot, the bits of the frame's stack slots that may be read from there on.
+        self.live_slots: list[int] = []
 
     def start(self, cfg: Cfg) -> None:
         """Take what the passes before the walk found."""
         self.cfg = cfg
         self.stack_depth = [0] * len(cfg.starts)
+        self.live_slots = live_slots(self.insns, cfg)
 
     @property
     def arena(self) -> int | None:
         """Index of the program's arena among its maps."""
         return self.cfg.arena
-
-    def live_slots(self, _idx: int) -> int:
-        """Return the bits of the stack slots that may be read from slot *_idx* on."""
-        return -1
 
     def row(self, idx: int) -> InsnDef:
         """Return the row of slot *idx*, which has one."""

@@ -89,7 +89,8 @@ def covers(env: Env, old: VerifierState, cur: VerifierState, mode: Mode) -> bool
                 old_regs[regno], cur_regs[regno], ids, mode, lenient_ids
             ):
                 return False
-        if not _stack_safe(a, b, ids, mode, lenient_ids, env.live_slots(at)):
+        slots = -1 if mode is _EXACT else env.live_slots[at]
+        if not _stack_safe(a, b, ids, mode, lenient_ids, slots):
             return False
     return True
 

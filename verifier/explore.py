@@ -40,6 +40,8 @@ __all__ = ["Walk"]
 MAX_PROCESSED = 1_000_000
 MAX_HISTORY = 40
 MAX_ROUNDS = 64
+#: kernel: BPF_F_TEST_STATE_FREQ
+TEST_STATE_FREQ = 8
 #: Program types with legacy packet loads.
 _LD_ABS_TYPES = frozenset({"socket_filter", "sched_cls", "sched_act"})
 
@@ -67,6 +69,7 @@ class Walk:
         self._jumps = 0
         self._saved_at = (0, 0)  # jumps and insns processed when a state was last saved
         self._after_branch = False
+        self._always_save = bool(env.program.flags & TEST_STATE_FREQ)
         self._max_states = self._total = self._kept = self._evicted = self._peak = 0
         self._linfo = _line_table(env)
         self._last_line: object = None
@@ -173,7 +176,7 @@ class Walk:
     def _is_covered(self, cur: VerifierState, idx: int) -> bool:
         """Say whether a saved state covers *cur*; else maybe save it (kernel: is_state_visited)."""
         env = self.env
-        force = idx in env.cfg.force or cur.history_len > MAX_HISTORY
+        force = self._always_save or idx in env.cfg.force or cur.history_len > MAX_HISTORY
         since_jumps = self._jumps - self._saved_at[0]
         since_insns = self.processed - self._saved_at[1]
         add = force or (since_jumps >= 2 and since_insns >= 8)

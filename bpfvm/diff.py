@@ -239,16 +239,17 @@ def _diff_file(file: str, rounds: int | None, seed: int) -> int:
     if rounds is not None:
         inputs = [_random_input(seed + i) for i in range(rounds)]
     first: dict[str, str] = {}
+    verified: dict[str, bool] = {}
     for given in inputs:
         for compared in compare(obj.file, given):
+            verified[compared.prog] = compared.verified
             if compared.difference is not None:
                 again = "" if rounds is None else f" (again: --random 1 --seed {given.seed})"
                 first.setdefault(compared.prog, f"{compared.difference}{again}")
     for prog in progs:
-        if prog.name in first:
-            print(f"{prog.name}: differs: {first[prog.name]}")
-        else:
-            print(f"{prog.name}: same")
+        how = "" if verified[prog.name] else " (in the sandbox: it does not verify)"
+        same = prog.name not in first
+        print(f"{prog.name}: {'same' if same else f'differs: {first[prog.name]}'}{how}")
     return max(report.exit, Exit.FAILED if first else Exit.FINE)
 
 

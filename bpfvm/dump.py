@@ -77,14 +77,19 @@ def _print_listing(xlated: Xlated) -> None:
 
 
 def _print_types(xlated: Xlated) -> None:
-    table = Table(title=_title(xlated), title_justify="left", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     table.add_column(justify="right")
     for heading in ("insn", "found", "registers before"):
         table.add_column(heading)
     for slot, text, aux in _lines(xlated):
         table.add_row(f"{slot}", Text(text), Text(_found(aux)), Text(aux.regs))
     # Lines are folded for a terminal only.
-    Console(width=None if sys.stdout.isatty() else _WIDE).print(table)
+    console = Console(width=None if sys.stdout.isatty() else _WIDE)
+    with console.capture() as captured:
+        console.print(table)
+    print(_title(xlated))
+    for line in captured.get().splitlines():
+        print(line.rstrip())
 
 
 def _found(aux: InsnAux) -> str:

@@ -26,8 +26,8 @@ struct node __arena *__arena head;
 u64 __arena list_sum;
 u32 __arena list_len;
 
-/* What user space sets: how many nodes to add. */
-u32 cnt;
+/* How many nodes to add: user space may set it. */
+u32 cnt = 10;
 
 static struct page __arena *newest;
 

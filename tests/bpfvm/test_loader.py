@@ -55,7 +55,7 @@ def test_arena_list_loads() -> None:
     assert obj.broken == {}
     for program in obj.programs.values():
         assert (program.prog_type, program.sleepable, program.license) == ("syscall", True, "GPL")
-    arena, bss = obj.maps
+    arena, data, bss = obj.maps
     assert (arena.name, arena.map_type, arena.max_entries) == ("arena", MapType.ARENA, 100)
     assert (arena.flags, arena.map_extra) == (MapFlags.MMAPABLE, 1 << 44)
     assert arena.image == bytes(24)
@@ -67,6 +67,7 @@ def test_arena_list_loads() -> None:
     )
     assert bss.image is None
     assert not bss.frozen
+    assert (data.name, data.image) == ("arena_li.data", (10).to_bytes(4, "little"))
 
 
 def test_arena_globals_lie_in_the_last_pages() -> None:
@@ -75,7 +76,7 @@ def test_arena_globals_lie_in_the_last_pages() -> None:
     assert (head.map_idx, head.size) == (0, 8)
     assert head.off // 4096 == 99
     assert (0, head.off) in loads(obj.programs["arena_list_del"], LdKind.MAP_IDX_VALUE)
-    assert obj.symbols["cnt"].map_idx == 1
+    assert obj.symbols["cnt"] == GlobalVar(1, 0, 4)
 
 
 def test_offsets_beyond_31_bits_keep_their_bits() -> None:
@@ -546,7 +547,3 @@ def test_names_of_data_maps_are_libbpfs(tmp_path: Path) -> None:
     ):
         obj = load_path(write(tmp_path / name, data))
         assert expected in [m.name for m in obj.maps]
-
-
-def test_symbols_are_values() -> None:
-    assert GlobalVar(1, 2, 3) == GlobalVar(map_idx=1, off=2, size=3)

@@ -234,24 +234,13 @@ class _Function:
                     zero.format(f"%fp{low}", high - low),
                 )
             ]
-        depth = self._depth()
         return [
             f"  %fp.down = mul i64 %frame, {FRAME_SIZE}",
             f"  %fp = sub i64 {self.fn.constant(Word.STACK_TOP)}, %fp.down",
-            f"  %fp.low = sub i64 %fp, {depth}",
+            f"  %fp.low = sub i64 %fp, {FRAME_SIZE}",
             "  %fp.frame = inttoptr i64 %fp.low to ptr",
-            zero.format("%fp.frame", depth),
+            zero.format("%fp.frame", FRAME_SIZE),
         ]
-
-    def _depth(self) -> int:
-        """Return how many bytes of the frame may be used."""
-        subprogs = self.xlated.program.subprogs
-        depths = self.xlated.stack_depth
-        if self.xlated.verified and len(depths) == len(subprogs):
-            for sub, depth in zip(subprogs, depths, strict=True):
-                if sub.start == self.entry:
-                    return min(FRAME_SIZE, (depth + 7) & ~7)
-        return FRAME_SIZE
 
     def _loops(self) -> list[str]:
         limit = self.fn.constant(Word.MAY_GOTO)

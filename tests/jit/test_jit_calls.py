@@ -155,6 +155,30 @@ def test_faults_in_helpers(rig: Rig, registry: Registry, op: Op) -> None:
     assert rig.pair(insns)(rig.memory.base, 8).error == ""
 
 
+@pytest.mark.parametrize("verified", [False, True])
+def test_stack_memory_for_others(rig: Rig, registry: Registry, op: Op, verified: bool) -> None:
+    # main's frame is written by a subprog and read by a helper; the subprog keeps its own values
+    insns = [
+        op("stdw", 10, off=-16, imm=5),
+        op("mov_reg", 1, 10),
+        op("add_imm", 1, imm=-8),
+        op("call_local", imm=6),
+        op("mov_reg", 6, 0),
+        op("mov_reg", 1, 10),
+        op("add_imm", 1, imm=-16),
+        op("mov_imm", 2, imm=16),
+        op("call_helper", imm=4),
+        op("exit"),
+        op("stdw", 10, off=-8, imm=77),
+        op("ldxdw", 2, 10, off=-8),
+        op("stxdw", 1, 2),
+        op("mov_imm", 0),
+        op("exit"),
+    ]
+    got = rig.pair(insns, verified=verified, calls={8: registry.helpers[4]})()
+    assert got.r0 == 5  # the low 8 of the 16 bytes
+
+
 def test_a_result_that_is_no_number(rig: Rig, op: Op) -> None:
     xlated = rig.xlated([op("call_helper", imm=7), op("exit")])
     linked = rig.jit.link(xlated, rig.machine)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -66,7 +67,7 @@ def bpfvm_cli(*arguments: str) -> int:
 @pytest.fixture(autouse=True)
 def _signals(monkeypatch: pytest.MonkeyPatch) -> None:
     # The command line gives signals their default effect, which is not for the test's process.
-    monkeypatch.setattr(process.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
 
 
 @pytest.mark.parametrize(("name", "data", "words"), UNREADABLE, ids=[c[0] for c in UNREADABLE])
@@ -204,8 +205,8 @@ def outcomes(data: bytes) -> Iterator[str]:
         check_line(str(error))
         yield "unreadable"
         return
-    for error in obj.broken.values():
-        check_line(str(error))
+    for why in obj.broken.values():
+        check_line(str(why))
         yield "broken"
     for prog in obj.programs.values():
         for engine in vm.ENGINES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -63,7 +64,7 @@ class Done:
 @pytest.fixture
 def bpfvm_cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Bpfvm:
     """Run the command line in this process, as the console script does."""
-    monkeypatch.setattr(process.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
 
     def call(*args: str | Path) -> Done:
         code = process.main([str(arg) for arg in args])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from pathlib import Path
 
@@ -115,11 +116,11 @@ def test_a_difference_in_a_map_names_the_element(monkeypatch: pytest.MonkeyPatch
     """
     numbers = iter([1, 2])
 
-    class Unlike(diff.random.Random):
+    class Unlike(random.Random):
         def __init__(self, _seed: int) -> None:
             super().__init__(next(numbers))
 
-    monkeypatch.setattr(diff.random, "Random", Unlike)
+    monkeypatch.setattr(random, "Random", Unlike)
     (found,) = differences(text)
     assert found.what == "map m, key 00000000"
     assert re.fullmatch(

@@ -39,7 +39,8 @@ from bpfvm.insn import Insn
 from bpfvm.isa import CallKind, Kind, LdKind
 from bpfvm.maps.base import MapFlags, MapType
 from bpfvm.program import Linkage, MapDef, ObjectFile, Program, Subprog
-from bpfvm.statement import OpenSlot, Place, Ref, RefKind, parse, read_int, statement_slots
+from bpfvm.statement import OpenSlot, Ref, RefKind, statement_slots
+from bpfvm.syntax import Place, parse, read_int
 
 __all__ = ["DEFAULT_PROG_TYPE", "assemble"]
 

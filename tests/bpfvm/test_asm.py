@@ -306,6 +306,7 @@ def test_a_symbol_with_ll_is_a_map_or_a_function() -> None:
         ("r11 = r16", "1:7", "r16 is no register: expected r0 to r10"),
         ("mov %r16, 0", "1:5", "%r16 is no register"),
         ("mov %x, 0", "1:5", "%x is no register"),
+        ("mov r1, 0", "1:5", "mov: expected a register such as %r1, not r1"),
         ("mov %r1,0", "1:9", "expected a space after ','"),
         ("ldxb %r0, [%r1 + 1]", "1:11", "no space is allowed in a memory operand"),
         ("ldxb %r0, [r1+1]", "1:11", "expected [%rN+OFF]"),

@@ -549,7 +549,7 @@ class _Statement:
         self, name: Token, role: str, node: Tree[Token]
     ) -> tuple[dict[str, int], Ref | None]:
         match role, node.data:
-            case (("dst" | "src"), ("preg" | "reg")):
+            case (("dst" | "src"), "preg"):
                 return {role: self.read.full(first_token(node))}, None
             case "imm", ("plain_int" | "relative"):
                 return {"imm": self.read.imm32(node)}, None

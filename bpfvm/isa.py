@@ -204,7 +204,7 @@ class Kind(Enum):
 @unique
 class Form(Enum):
     """Operand shapes: the insn fields that carry operands; every other field must be zero
-    unless the row fixes it."""
+    unless the row fixes it. Words that are no field tell apart shapes with the same fields."""
 
     NONE = ()
     DST = ("dst",)
@@ -216,9 +216,9 @@ class Form(Enum):
     STORE_IMM = ("dst", "off", "imm")  # [dst + off] = imm
     TARGET_OFF = ("off",)
     TARGET_IMM = ("imm",)
-    DST_SRC_TARGET = ("dst", "src", "off", "")
-    DST_IMM_TARGET = ("dst", "imm", "off", "")
-    CALLEE = ("imm", "")
+    DST_SRC_TARGET = ("dst", "src", "off", "target")
+    DST_IMM_TARGET = ("dst", "imm", "off", "target")
+    CALLEE = ("imm", "callee")
     CALLEE_OFF = ("imm", "off")  # off: module BTF index of a kfunc
     SKB_IMM = ("imm", "skb")
     SKB_SRC_IMM = ("src", "imm", "skb")
@@ -657,9 +657,15 @@ TABLE: tuple[InsnDef, ...] = (
     *_jmp_rows(),
 )
 
-_BY_OPCODE: dict[int, tuple[InsnDef, ...]] = {}
+#: Rows by opcode, each with its fixed fields as (index in `Insn`, value).
+_BY_OPCODE: dict[int, tuple[tuple[InsnDef, tuple[tuple[int, int], ...]], ...]] = {}
+#: By mnemonic, the indices of the fields that must be zero.
+_RESERVED: dict[str, tuple[int, ...]] = {}
 for _row in TABLE:
-    _BY_OPCODE[_row.opcode] = (*_BY_OPCODE.get(_row.opcode, ()), _row)
+    _fixed = tuple((Insn._fields.index(name), value) for name, value in _row.fixed)
+    _BY_OPCODE[_row.opcode] = (*_BY_OPCODE.get(_row.opcode, ()), (_row, _fixed))
+    _used = {"opcode", *_row.form.fields, *(name for name, _ in _row.fixed)}
+    _RESERVED[_row.mnemonic] = tuple(i for i, f in enumerate(Insn._fields) if f not in _used)
 
 _ARENA_FORM: dict[str, InsnDef] = {
     row.mnemonic.removeprefix("arena_"): row for row in TABLE if row.arena
@@ -671,9 +677,9 @@ def lookup(insn: Insn) -> InsnDef | None:
 
     Fields that the row does not use are not looked at; see `has_reserved_bits`.
     """
-    for row in _BY_OPCODE.get(insn.opcode, ()):
-        for field, value in row.fixed:
-            if getattr(insn, field) != value:
+    for row, fixed in _BY_OPCODE.get(insn.opcode, ()):
+        for index, value in fixed:
+            if insn[index] != value:
                 break
         else:
             return row
@@ -682,13 +688,12 @@ def lookup(insn: Insn) -> InsnDef | None:
 
 def has_reserved_bits(insn: Insn, row: InsnDef) -> bool:
     """Say whether a field that *row* neither uses nor fixes is nonzero (RFC 9669 section 3)."""
-    used = row.form.fields | {field for field, _ in row.fixed}
-    return any(getattr(insn, f) for f in ("dst", "src", "off", "imm") if f not in used)
+    return any(insn[index] for index in _RESERVED[row.mnemonic])
 
 
 def is_known_opcode(opcode: int) -> bool:
     """Say whether a user's program may hold *opcode* at all (internal arena forms: no)."""
-    return any(not row.arena for row in _BY_OPCODE.get(opcode, ()))
+    return any(not row.arena for row, _ in _BY_OPCODE.get(opcode, ()))
 
 
 def to_arena(row: InsnDef) -> InsnDef:

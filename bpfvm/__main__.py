@@ -13,12 +13,9 @@ import click
 
 from bpfvm.cli import cli
 from bpfvm.errors import BpfError, bug_report
+from bpfvm.exits import Exit
 
 __all__ = ["main"]
-
-EXIT_FINE, EXIT_BAD_INPUT = 0, 2
-#: A bug of ours (sysexits' EX_SOFTWARE).
-EXIT_BUG = 70
 
 
 def main(args: list[str] | None = None) -> int:
@@ -33,7 +30,7 @@ def main(args: list[str] | None = None) -> int:
     warnings.formatwarning = lambda message, *_: f"bpfvm: warning: {message}\n"
     try:
         result = cli.main(args, prog_name="bpfvm", standalone_mode=False)
-        return int(result) if isinstance(result, int) else EXIT_FINE
+        return int(result) if isinstance(result, int) else Exit.FINE
     except click.ClickException as error:
         command = getattr(error, "ctx", None)
         path = command.command_path if command is not None else "bpfvm"
@@ -47,7 +44,7 @@ def main(args: list[str] | None = None) -> int:
 def _complain(text: str) -> int:
     sys.stdout.flush()
     sys.stderr.write(text + "\n")
-    return EXIT_BAD_INPUT
+    return Exit.BAD_INPUT
 
 
 def _report_bug(error: Exception) -> int:
@@ -55,7 +52,7 @@ def _report_bug(error: Exception) -> int:
     if os.environ.get("BPFVM_DEBUG"):
         traceback.print_exception(error)
     sys.stderr.write(f"bpfvm: {bug_report(error)} (BPFVM_DEBUG=1 shows where)\n")
-    return EXIT_BUG
+    return Exit.BUG
 
 
 if __name__ == "__main__":

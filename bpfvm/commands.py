@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 from bpfvm import vm
-from bpfvm.console import Exit, Report, errno_name, open_object
+from bpfvm.console import Report, errno_name, open_object
 from bpfvm.context import PROG_TYPES
 from bpfvm.disasm import disassemble
 from bpfvm.errors import BpfError, Rejected, RunFault
+from bpfvm.exits import Exit
 from bpfvm.insn import encode
 from bpfvm.runtime import RunContext
 from bpfvm.xlated import Verdict

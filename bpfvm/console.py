@@ -1,24 +1,15 @@
-"""What the commands share: opening a file, choosing programs, complaints and exit codes."""
+"""What the commands share: opening a file, choosing programs, complaints."""
 
 from __future__ import annotations
 
 import errno
 import sys
-from enum import IntEnum
 
 from bpfvm import vm
 from bpfvm.errors import BpfError
+from bpfvm.exits import Exit
 
-__all__ = ["Exit", "Report", "errno_name", "open_object"]
-
-
-class Exit(IntEnum):
-    """Exit codes; of several, the highest wins."""
-
-    FINE = 0
-    #: A program was rejected or could not be linked, a run ended early, or engines differed.
-    FAILED = 1
-    BAD_INPUT = 2
+__all__ = ["Report", "errno_name", "open_object"]
 
 
 #: Where the kernel says it differently than Python, or Python has no name.

@@ -17,10 +17,11 @@ from dataclasses import dataclass, field, replace
 
 from bpfvm import generate, vm
 from bpfvm.bits import U32_MAX
-from bpfvm.console import Exit, Report, open_object
+from bpfvm.console import Report, open_object
 from bpfvm.context import PROG_TYPES
 from bpfvm.disasm import disassemble
 from bpfvm.errors import BpfError, RunFault
+from bpfvm.exits import Exit
 from bpfvm.maps.base import Map, MapType
 from bpfvm.memory import PAGE_SIZE
 from bpfvm.program import ObjectFile

@@ -10,9 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from bpfvm import isa, vm
-from bpfvm.console import Exit, Report, open_object
+from bpfvm.console import Report, open_object
 from bpfvm.disasm import insn_text, listing_names
 from bpfvm.errors import BpfError, Rejected
+from bpfvm.exits import Exit
 from bpfvm.isa import Kind
 from bpfvm.xlated import InsnAux, Xlated
 

@@ -17,9 +17,9 @@ from typing import BinaryIO
 
 from bpfvm import vm
 from bpfvm.bits import s32, u32
-from bpfvm.console import Exit
 from bpfvm.context import PROG_TYPES
 from bpfvm.errors import BpfError, MapError, RunFault, RunRefused, bug_report
+from bpfvm.exits import Exit
 from bpfvm.flow import check_structure, find_subprogs
 from bpfvm.insn import Insn, decode, encode
 from bpfvm.isa import CallKind, LdKind

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bpfvm import vm
-from bpfvm.console import Exit
-from bpfvm.errors import BpfError, RunFault
+from bpfvm.errors import BpfError, RunFault, bug_report
+from bpfvm.exits import Exit
 from bpfvm.loader import load_function
 from bpfvm.testrun import MEM
 
@@ -47,6 +47,9 @@ def command(arguments: Sequence[str]) -> int:
     except BpfError as error:
         print(error, file=sys.stderr)
         return Exit.BAD_INPUT
+    except Exception as error:  # a bug of ours: here as in __main__
+        print(bug_report(error), file=sys.stderr)
+        return Exit.BUG
     print(f"{result:x}")
     return Exit.FINE
 

@@ -443,3 +443,13 @@ def test_errno_names() -> None:
         "ENOTSUPP",
         "9999",
     ]
+
+
+def test_the_readmes_example_does_what_it_says(root_dir: Path) -> None:
+    text = (root_dir / "README.md").read_text()
+    example = re.search(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert example is not None
+    done = subprocess.run(
+        [sys.executable, "-c", example[1]], cwd=root_dir, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "True\n1\n2 2\n"

@@ -40,6 +40,7 @@ class ArenaMap(Map):
         self.kern_vm_start = self._pages.kern_vm_start
         self.user_vm_start = self._pages.user_vm_start
         self.user_vm_end = self.user_vm_start + self._pages.size
+        self.cast_high = 0 if defn.flags & MapFlags.NO_USER_CONV else hi32(self.user_vm_start)
         self.band = self._pages.band
         self.presence_addr = self._pages.presence_addr
         if defn.image:

@@ -276,7 +276,7 @@ def _link(xlated: Xlated, machine: Machine) -> Linked:
         constants,
         sites,
         arena.kern_vm_start if arena is not None else None,
-        arena.user_vm_start if arena is not None else None,
+        arena.cast_high if arena is not None else None,
     )
 
 

@@ -341,6 +341,8 @@ class ArenaMemory(Protocol):
     Attributes:
         kern_vm_start: 4 GiB aligned base of the kernel view; guards lie on both sides.
         user_vm_start, user_vm_end: the user view's bounds.
+        cast_high: what a cast to user puts into the upper half: that of user_vm_start, or 0
+            under BPF_F_NO_USER_CONV, where such a cast is a 32-bit move.
         band: the bytes [kern_vm_start, +4 GiB). Touch only pages that are present.
         presence_addr: address of one byte per page of the band, nonzero where the page is known
             to be present; 16 zero bytes lie before and after it for the guards. A zero byte is
@@ -350,6 +352,7 @@ class ArenaMemory(Protocol):
     kern_vm_start: int
     user_vm_start: int
     user_vm_end: int
+    cast_high: int
     band: memoryview
     presence_addr: int
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import assert_never
 
-from bpfvm.bits import U32_MAX, U64_MAX, bswap, sext, to_unsigned
+from bpfvm.bits import U64_MAX, bswap, sext, to_unsigned
 from bpfvm.errors import InternalError
 from bpfvm.flow import Block, jump_target
 from bpfvm.insn import Insn
@@ -167,7 +167,7 @@ class Linked:
         seen: whether the verifier reached the slot (always True in the sandbox).
         constants: by slot, what an ldimm64 puts into its register.
         sites: by slot, what a helper or kfunc call runs, or why it can't.
-        kern_vm_start, user_vm_start: of the machine's arena; None without one.
+        kern_vm_start, cast_high: of the machine's arena; None without one.
     """
 
     insns: Sequence[Insn]
@@ -177,7 +177,7 @@ class Linked:
     constants: Mapping[int, int]
     sites: Mapping[int, CallSite | str]
     kern_vm_start: int | None = None
-    user_vm_start: int | None = None
+    cast_high: int | None = None
 
 
 def block_source(linked: Linked, block: Block) -> str:
@@ -272,12 +272,11 @@ def _atomic(pc: int, insn: Insn, row: InsnDef) -> Iterable[str]:
 
 
 def _cast(linked: Linked, pc: int, insn: Insn, row: InsnDef) -> str:
-    if linked.kern_vm_start is None or linked.user_vm_start is None:
+    if linked.kern_vm_start is None or linked.cast_high is None:
         return f"s.refuse({pc}, 'addr_space_cast without an arena')"
     low = _reg(insn.src, 32)
     if row.kind is Kind.CAST_USER:
-        high = linked.user_vm_start & ~U32_MAX
-        return f"r[{insn.dst}] = {high:#x} | {low} if {low} else 0"
+        return f"r[{insn.dst}] = {linked.cast_high:#x} | {low} if {low} else 0"
     if linked.verified:
         return f"s.trap({pc}, 'the verifier did not rewrite this cast')"
     # Nothing tells arena accesses apart in the sandbox, so its pointers hold the base already.

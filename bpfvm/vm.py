@@ -33,6 +33,7 @@ from bpfvm.program import MapFacts, ObjectFile, Program
 from bpfvm.proto import Registry
 from bpfvm.rules import NEWEST, KernelRules
 from bpfvm.runtime import Engine, Executable, Fault, Machine, RunContext
+from bpfvm.variables import Variables
 from bpfvm.xlated import Verdict, Xlated, unverified
 
 if TYPE_CHECKING:
@@ -292,6 +293,11 @@ class Object:
     def facts(self) -> tuple[MapFacts, ...]:
         """What the verifier may know of the live maps, in the order of `Program.maps`."""
         return tuple(m.facts() for m in self.machine.maps)
+
+    @cached_property
+    def globals(self) -> Mapping[str, memoryview]:
+        """The source's variables by name: the very bytes that programs use."""
+        return Variables(self.file.symbols, lambda: self.machine.maps)
 
     @property
     def arena(self) -> ArenaMap:

@@ -89,7 +89,7 @@ class Active:
         if arena is not None:
             words[Word.KERN] = arena.kern_vm_start
             words[Word.PRESENCE] = arena.presence_addr
-            words[Word.USER_HIGH] = arena.user_vm_start - u32(arena.user_vm_start)
+            words[Word.CAST_HIGH] = arena.cast_high
         if sandbox:
             self._refresh()
 

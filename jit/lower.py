@@ -369,7 +369,7 @@ class _Function:
             return True
         low = fn.value(f"and i64 {self._get(insn.src)}, {(1 << 32) - 1}")
         if row.kind is Kind.CAST_USER:
-            full = fn.value(f"or i64 {fn.constant(Word.USER_HIGH)}, {low}")
+            full = fn.value(f"or i64 {fn.constant(Word.CAST_HIGH)}, {low}")
             null = fn.value(f"icmp eq i64 {low}, 0")
             self._set(insn.dst, fn.value(f"select i1 {null}, i64 0, i64 {full}"))
         elif self.xlated.verified:

@@ -47,7 +47,7 @@ class Word(IntEnum):
     REGION_HINT = 11  # address of the row that matched last
     KERN = 12  # arena: kern_vm_start
     PRESENCE = 13  # arena: presence_addr
-    USER_HIGH = 14  # arena: user_vm_start with the low 32 bits cleared
+    CAST_HIGH = 14  # arena: upper half that a cast to user gives
     RESULT = 15  # what the last call out gave
     ARG = 16
     CALLER = 21

@@ -57,6 +57,7 @@ class FakeArena:
     def __init__(self, user_vm_start: int = 0x7F0000000000) -> None:
         self.kern_vm_start = 0x5_0000_0000
         self.user_vm_start, self.user_vm_end = user_vm_start, user_vm_start + (1 << 32)
+        self.cast_high = user_vm_start & ~0xFFFFFFFF
         self._bytes = bytearray(16 << 20)
         self.band = memoryview(self._bytes)
         self._presence = (ctypes.c_ubyte * ((1 << 20) + 32))()

@@ -30,6 +30,7 @@ from bpfvm.proto import FuncProto, Registry
 from bpfvm.runtime import FRAME_SIZE, MAX_FRAMES, Executable, Fault, Machine, RunContext
 from bpfvm.xlated import CallSite, InsnAux, Xlated, unverified
 from jit.engine import Jit
+from jit.llvm import Pipeline
 
 GIB = 1 << 30
 U64 = 1 << 64
@@ -47,6 +48,7 @@ class RealArena:
         rw = mmap.PROT_READ | mmap.PROT_WRITE
         map_memory(self.kern_vm_start, 4 * GIB, rw, flags | MAP_FIXED)
         self.user_vm_start, self.user_vm_end = user_vm_start, user_vm_start + 4 * GIB
+        self.cast_high = user_vm_start & ~0xFFFFFFFF
         self.band = view_of(self.kern_vm_start, 4 * GIB, owner=self)
         self._presence = (ctypes.c_ubyte * ((1 << 20) + 32))()
         self.presence_addr = ctypes.addressof(self._presence) + 16
@@ -118,7 +120,9 @@ class Rig:
         self.watched: list[Region] = [self.memory]
         self.arena = arena
         self.machine = Machine(self.space, maps, registry or Registry([]), arena)
+        #: Compiles the sandbox's programs quickly; verified ones are compiled with care here.
         self.jit = Jit()
+        self.careful_jit = Jit(Pipeline.NORMAL)
 
     def xlated(
         self,
@@ -144,9 +148,8 @@ class Rig:
 
     def link(self, xlated: Xlated) -> Pair:
         machine = self.machine
-        return Pair(
-            self, xlated, Interpreter().link(xlated, machine), self.jit.link(xlated, machine)
-        )
+        engine = self.careful_jit if xlated.verified else self.jit
+        return Pair(self, xlated, Interpreter().link(xlated, machine), engine.link(xlated, machine))
 
     def context(self, xlated: Xlated, **fields: object) -> RunContext:
         top = self.stack.base + self.stack.size

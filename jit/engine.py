@@ -8,11 +8,14 @@ under a run; each run has its own state, so any number may be in flight, on any 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 
 from bpfvm import isa
 from bpfvm.bits import u64
 from bpfvm.errors import InternalError, RunFault
-from bpfvm.flow import check_structure
+from bpfvm.flow import check_structure, jump_target
+from bpfvm.insn import Insn
+from bpfvm.isa import Kind
 from bpfvm.link import imm64, refused_access
 from bpfvm.maps.base import MapType
 from bpfvm.runtime import Executable, Machine, RunContext
@@ -87,11 +90,23 @@ def _pool(lowered: Lowered, xlated: Xlated, machine: Machine) -> ctypes.Array[ct
     return pool
 
 
+def _has_loop(insns: Sequence[Insn]) -> bool:
+    """Say whether an insn may run more than once in a frame: whether any jump goes back."""
+    for slot, insn in enumerate(insns):
+        row = isa.lookup(insn)
+        if row is None or row.kind is Kind.CALL:
+            continue
+        target = jump_target(slot, insn, row)
+        if target is not None and target <= slot:
+            return True
+    return False
+
+
 class Jit:
     """The compiler. *pipeline* trades time to compile for speed of the code.
 
-    Without one it is picked for each program: code of the sandbox spends its time in checks, and
-    LLVM takes more than linear time for big functions, so both are compiled quickly.
+    Without one it is picked for each program: only verified programs with loops are worth the
+    time. Sandboxed ones spend theirs in checks, and for big ones LLVM takes more than linear time.
     """
 
     name = "jit"
@@ -99,11 +114,12 @@ class Jit:
     def __init__(self, pipeline: Pipeline | None = None) -> None:
         self.pipeline = pipeline
 
-    def _pipeline(self, xlated: Xlated) -> Pipeline:
+    def pipeline_of(self, xlated: Xlated) -> Pipeline:
+        """Return how *xlated* is compiled."""
         if self.pipeline is not None:
             return self.pipeline
         small = xlated.verified and len(xlated.insns) <= BIG_PROGRAM
-        return Pipeline.NORMAL if small else Pipeline.QUICK
+        return Pipeline.NORMAL if small and _has_loop(xlated.insns) else Pipeline.QUICK
 
     def link(self, xlated: Xlated, machine: Machine) -> Executable:
         """Compile *xlated* for runs on *machine*.
@@ -114,21 +130,21 @@ class Jit:
         """
         if not xlated.verified:
             check_structure(xlated.insns)
-        return _Program(xlated, machine, self._pipeline(xlated))
+        return _Program(xlated, machine, self.pipeline_of(xlated))
 
     def llvm_ir(self, xlated: Xlated, *, optimized: bool = False) -> str:
         """Return the LLVM IR of *xlated*, as lowered or after the optimisation passes."""
         text = self._lowered(xlated).text
-        return llvm.optimized_text(text, self._pipeline(xlated)) if optimized else text
+        return llvm.optimized_text(text, self.pipeline_of(xlated)) if optimized else text
 
     def native_text(self, xlated: Xlated) -> str:
         """Return the assembly of *xlated* for this host."""
-        return llvm.native_text(self._lowered(xlated).text, self._pipeline(xlated))
+        return llvm.native_text(self._lowered(xlated).text, self.pipeline_of(xlated))
 
     def native_code(self, xlated: Xlated) -> bytes:
         """Return the machine code of *xlated*, not yet linked."""
         return llvm.code_bytes(
-            llvm.compile_object(self._lowered(xlated).text, self._pipeline(xlated))
+            llvm.compile_object(self._lowered(xlated).text, self.pipeline_of(xlated))
         )
 
     def _lowered(self, xlated: Xlated) -> Lowered:

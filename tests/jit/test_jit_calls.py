@@ -21,6 +21,7 @@ from bpfvm.insn import Insn
 from bpfvm.memory import RegionKind
 from bpfvm.proto import ArgType, Registry, RetType, helper, kfunc
 from bpfvm.runtime import RunContext
+from jit.llvm import Pipeline
 
 if TYPE_CHECKING:
     from conftest import Rig
@@ -366,10 +367,21 @@ def test_dumps(rig: Rig, op: Op) -> None:
         [op("stdw", 10, off=-8, imm=5), op("ldxdw", 0, 10, off=-8), op("exit")], verified=True
     )
     assert "define internal i64 @sub_0" in rig.jit.llvm_ir(xlated)
-    optimized = rig.jit.llvm_ir(xlated, optimized=True)
+    optimized = rig.careful_jit.llvm_ir(xlated, optimized=True)
     assert "alloca" not in optimized  # registers and the stack have dissolved
     assert "bpf_main:" in rig.jit.native_text(xlated)
     assert rig.jit.native_code(xlated)
+
+
+def test_what_is_compiled_with_care(rig: Rig, op: Op) -> None:
+    loop = [op("sub_imm", 1, imm=1), op("jne_imm", 1, off=-2), op("exit")]
+    forward = [op("jne_imm", 1, off=1), op("sub_imm", 1, imm=1), op("exit")]
+    picked = rig.jit.pipeline_of
+    assert picked(rig.xlated(loop, verified=True)) is Pipeline.NORMAL
+    assert picked(rig.xlated(forward, verified=True)) is Pipeline.QUICK
+    assert picked(rig.xlated(loop)) is Pipeline.QUICK
+    big = [op("mov_imm", 0)] * 5000
+    assert picked(rig.xlated([*big, *loop], verified=True)) is Pipeline.QUICK
 
 
 def test_llvmlite_is_imported_late() -> None:

@@ -111,7 +111,7 @@ def test_random_verified(arena_rig: Rig, arena: RealArena, op: Op, seed: int) ->
     make = Maker(1000 + seed, op)
     rng = make.rng
     arena.add_page(1, 3)
-    arena_rig.jit = Jit(rng.choice(list(Pipeline)))
+    arena_rig.careful_jit = Jit(rng.choice(list(Pipeline)))
     insns = [op("mov_reg", 6, 1), op("mov_reg", 7, 2)]
     insns += [op("mov_imm", reg, imm=make.imm()) for reg in range(6)]
     if seed % 2:

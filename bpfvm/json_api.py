@@ -35,15 +35,18 @@ from bpfvm.json_request import (
     RunSpec,
     read_request,
 )
-from bpfvm.maps.base import Map, MapType
+from bpfvm.maps.base import Map, MapFlags, MapType
 from bpfvm.memory import PAGE_SIZE
-from bpfvm.program import ObjectFile, Program, Subprog
+from bpfvm.program import MapDef, ObjectFile, Program, Subprog
 from bpfvm.runtime import RunContext
+from bpfvm.testrun import MEM
 from bpfvm.xlated import Verdict
 
 __all__ = ["answer", "answer_line", "serve"]
 
 Answer = dict[str, object]
+
+_ENOTSUPP = 524  # the kernel's own; Python's errno has no name for it
 
 
 def serve(stdin: BinaryIO | None = None) -> int:
@@ -117,9 +120,12 @@ class _Work:
 
     def create_maps(self) -> bool:
         answers: dict[str, Answer] = {}
+        mapped = {spec.defn.name for spec in self.request.maps if spec.mmap}
         for defn in self.obj.file.maps:
             try:
                 vm.MAP_TYPES.check(defn)
+                if defn.name in mapped:
+                    _check_mmap(defn)
                 answers[defn.name] = {"ok": True}
             except MapError as error:
                 answers[defn.name] = _refused(error)
@@ -133,10 +139,19 @@ class _Work:
 
     def fill_maps(self, answers: dict[str, Answer]) -> bool:
         last = next(reversed(answers))
+        unmapped = {spec.defn.name for spec in self.request.maps if not spec.mmap}
         try:
+            facts = []
             for live in self.obj.machine.maps:
-                if live.defn.map_type == MapType.ARENA:
-                    answers[live.defn.name]["user_vm_start"] = hex(live.facts().user_vm_start)
+                name, is_arena = live.defn.name, live.defn.map_type == MapType.ARENA
+                known = live.facts()
+                if is_arena and name in unmapped and not live.defn.map_extra:
+                    # User space has not said yet where the arena is to be.
+                    known = replace(known, user_vm_start=0, user_vm_end=0)
+                elif name not in unmapped and live.defn.flags & MapFlags.MMAPABLE:
+                    answers[name]["user_vm_start"] = hex(live.value_addr(0))
+                facts.append(known)
+            self.obj.facts = tuple(facts)
             for spec in self.request.maps:
                 last = spec.defn.name
                 for key, value in spec.init:
@@ -152,6 +167,8 @@ class _Work:
     def load(self, prog: vm.Prog) -> bool:
         start = time.perf_counter_ns()
         try:
+            if self.request.verify and prog.program.prog_type == MEM:
+                raise BpfError("not supported yet: verifying a program of type mem")
             if self.request.verify:
                 verdict = prog.verify(kernel=self.request.kernel, log_level=self.request.log_level)
             else:
@@ -243,6 +260,14 @@ class _Work:
         arena = self.obj.arena
         data = bytes(arena.view(arena.user_vm_start + off, size))
         return {"off": off, "bytes": data.hex()}
+
+
+def _check_mmap(defn: MapDef) -> None:
+    """Refuse what mmap(2) of a map refuses."""
+    if defn.map_type not in (MapType.ARENA, MapType.ARRAY):
+        raise MapError(f"map {defn.name}: this type of map can't be mapped", _ENOTSUPP)
+    if not defn.flags & MapFlags.MMAPABLE:
+        raise MapError(f"map {defn.name}: mapping it needs the flag mmapable", errno.EINVAL)
 
 
 def _refused(error: BpfError) -> Answer:

@@ -419,6 +419,37 @@ def test_arena(engine: str) -> None:
     assert "not inside the arena" in outside["dump"]["a"]["error"]
 
 
+def test_mapping_a_map() -> None:
+    """Where user space sees a map, and what can't be mapped."""
+    maps = {
+        "arr": {"type": "array", "flags": "mmapable", "mmap": True},
+        "plain": {"type": "array", "flags": "mmapable"},
+    }
+    made = ask(maps=maps)["maps"]
+    assert int(made["arr"]["user_vm_start"], 16) > 0
+    assert made["plain"] == {"ok": True}
+    assert ask(maps={"m": {"type": "array", "mmap": True}})["maps"]["m"]["errno"] == 22
+    assert ask(maps={"m": {"type": "hash", "mmap": True}})["maps"]["m"]["errno"] == 524
+
+
+@pytest.mark.parametrize("extra", [0, 1 << 44])
+def test_an_arena_that_nobody_mapped(extra: int) -> None:
+    answer = ask(
+        insns=hex_of("r1 = 0 ll\nr0 = 0\nexit"),
+        maps={"a": {"type": "arena", "mmap": False, "map_extra": extra}},
+        fixups=[{"insn": 0, "kind": "map_fd", "name": "a"}],
+    )
+    complaint = "arena's user address must be set via map_extra or mmap()"
+    assert answer["load"]["last"] == ("" if extra else complaint)
+    assert "user_vm_start" not in answer["maps"]["a"]
+
+
+def test_a_mem_program_is_not_verified_yet() -> None:
+    answer = ask(insns=RETURN_7, prog_type="mem", verify=True)
+    assert (answer["ok"], answer["stage"]) == (False, "load")
+    assert answer["load"]["last"] == "not supported yet: verifying a program of type mem"
+
+
 def test_info() -> None:
     answer = ask(insns=RETURN_7, info={"xlated": True, "jited": True})
     assert answer["info"]["xlated"] == RETURN_7

@@ -12,14 +12,17 @@ Directives:
     .prog NAME [type=xdp] [sleepable[=0|1]] [license=GPL] [attach=N] [flags=N]
     .func NAME [global]
     .kfunc NAME [weak]
+    .slot HEX
 
 `.prog` begins a program; text without one is one program "main" of type socket_filter. `.func`
 after a `.prog` is a subprogram of that program (at its very start: the name of its main
 function); `.func` before every `.prog` is shared, and linked behind each program that refers to
 it. A label that is called is a subprogram too. `.kfunc` fixes the order of a program's kfuncs,
-or tells that one is weak. Names in statements: a label of the same function group comes first,
-then a helper, and any other name that is called is a kfunc; `call kfunc NAME` is always one.
-`r1 = map(NAME)`, `r1 = map_value(NAME) + 8`, `r1 = func(NAME)` load addresses.
+or tells that one is weak. `.slot` is a slot as it is, its 8 bytes in hex.
+
+Names in statements: a label of the same function group comes first, then a helper, and any other
+name that is called is a kfunc; `call kfunc NAME` is always one. `r1 = map(NAME)`,
+`r1 = map_value(NAME) + 8`, `r1 = func(NAME)` load addresses.
 """
 
 from __future__ import annotations
@@ -34,8 +37,9 @@ from lark import Token, Tree
 from bpfvm import isa
 from bpfvm.bits import s32
 from bpfvm.context import PROG_TYPES, Sleepable
+from bpfvm.errors import LoadError
 from bpfvm.flow import find_subprogs
-from bpfvm.insn import Insn
+from bpfvm.insn import Insn, decode
 from bpfvm.isa import CallKind, Kind, LdKind
 from bpfvm.maps.base import MapFlags, MapType
 from bpfvm.program import Linkage, MapDef, ObjectFile, Program, Subprog
@@ -151,8 +155,7 @@ class _Assembler:
         text = _ANNOTATION.sub("", text)
         if not text.strip():
             return
-        if self.has_prog and not self.progs and self.current is not None:
-            self.need_function(place, text)
+        self.need_function(place, text)
         self.current.slots += statement_slots(
             place,
             text,
@@ -161,7 +164,7 @@ class _Assembler:
         )
 
     def need_function(self, place: Place, text: str) -> None:
-        if self.current.name not in self.shared:
+        if self.has_prog and not self.progs and self.current.name not in self.shared:
             col = len(text) - len(text.lstrip()) + 1
             raise place.error("an insn before the first .prog or .func", col)
 
@@ -180,9 +183,11 @@ class _Assembler:
                 name = words.subject("a kfunc's name")
                 known = self.current.kfuncs if self.progs else self.weak
                 known[name] = words.flag("weak")
+            case ".slot":
+                self.slot_directive(words)
             case _:
                 words.fail(
-                    f"unknown directive {words.name}: expected .map, .prog, .func or .kfunc",
+                    f"unknown directive {words.name}: expected .map, .prog, .func, .kfunc, .slot",
                     words.col,
                 )
         words.done()
@@ -244,6 +249,15 @@ class _Assembler:
             words.fail(f"duplicate label {name}", words.col)
         self.current.labels[name] = len(self.current.slots)
         self.current.funcs[len(self.current.slots)] = name, linkage
+
+    def slot_directive(self, words: _Words) -> None:
+        text = words.subject("8 bytes in hex")
+        try:
+            (insn,) = decode(bytes.fromhex(text))
+        except (ValueError, LoadError):
+            words.fail(f".slot: expected 8 bytes in hex, not {text}", words.col)
+        self.need_function(words.place, words.name)
+        self.current.slots.append(OpenSlot(insn, words.place))
 
 
 def _flag_name(flag: MapFlags) -> str:

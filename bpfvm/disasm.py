@@ -7,7 +7,8 @@ may put other words there, and listings do: `r1 = map(NAME)`, `r1 = map_value(NA
 write, are printed with `probe` in front, as the kernel prints its atomic ones.
 
 For every program whose subprogs cover its slots, assembling its listing gives it back, apart
-from what only BTF tells (line info, types of subprogs).
+from what only BTF tells (line info, types of subprogs). Slots that are no valid insn are listed
+as bytes, `.slot 0f21000001000000`, with the kernel's wording as a comment.
 """
 
 from __future__ import annotations
@@ -218,11 +219,19 @@ def _numbered(insns: Sequence[Insn], start: int, end: int, names: Names) -> Iter
     width = len(str(len(insns)))
     slot = start
     while slot < end:
-        row = isa.lookup(insns[slot])
-        wide = row is not None and row.kind is Kind.LDIMM64 and slot + 1 < len(insns)
-        next_imm = insns[slot + 1].imm if wide else 0
-        yield f"{slot:{width}}: {insn_text(insns[slot], next_imm, names)}"
-        slot += 2 if wide else 1
+        insn = insns[slot]
+        row = isa.lookup(insn)
+        wide = row is not None and row.kind is Kind.LDIMM64
+        second = insns[slot + 1] if wide and slot + 1 < end else None
+        text = insn_text(insn, second.imm if second is not None else 0, names)
+        if row is None or row.arena or isa.has_reserved_bits(insn, row):
+            yield f".slot {insn.encode().hex()} ; {slot}: {text}"
+        elif wide and (second is None or second[:4] != (0, 0, 0, 0)):
+            yield f".slot {insn.encode().hex()} ; {slot}: half of an ldimm64"
+        else:
+            yield f"{slot:{width}}: {text}"
+            slot += wide
+        slot += 1
 
 
 def disassemble(what: ObjectFile | Program, helpers: Mapping[str, int]) -> str:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from bpfvm import vm
+from bpfvm.interp import Interpreter
 from bpfvm.memory import RegionKind
 from bpfvm.program import ObjectFile, Program
-from bpfvm.runtime import FRAME_SIZE, MAX_FRAMES, Machine, RunContext
+from bpfvm.runtime import FRAME_SIZE, MAX_FRAMES, Engine, Machine, RunContext
 from bpfvm.xlated import unverified
 
 HELPER_IDS = vm.HELPER_IDS
-ENGINES = {"interp": vm.Interpreter, "jit": vm.compiler}
+ENGINES: dict[str, Callable[[], Engine]] = {"interp": Interpreter, "jit": vm.compiler}
 BUDGET = 1_000_000
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bpfvm.asm import assemble
 from bpfvm.disasm import Names, disassemble, insn_text
 from bpfvm.flow import find_subprogs
-from bpfvm.insn import Insn, encode
+from bpfvm.insn import Insn, decode, encode
 from bpfvm.isa import TABLE, AtomicOp, InsnDef, Kind, LdKind
 from bpfvm.program import Linkage, MapDef, Program, Subprog
 
@@ -183,6 +183,32 @@ def programs(draw: st.DrawFn) -> Program:
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(programs())
 def test_whole_programs_survive_the_round_trip(program: Program) -> None:
+    assert _round_trip(program) == program
+
+
+@pytest.mark.property
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(min_size=8, max_size=8).map(decode),
+            st.tuples(
+                st.builds(
+                    Insn,
+                    st.sampled_from([row.opcode for row in TABLE]),
+                    st.integers(0, 15),
+                    st.integers(0, 15),
+                    st.sampled_from([0, 0, 1, -1, 8]),
+                    st.sampled_from([0, 0, 1, 2, 16, 0xE1]),
+                )
+            ),
+        ),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_whatever_the_bytes_are_the_listing_keeps_them(slots: list[tuple[Insn, ...]]) -> None:
+    program = _program([insn for slot in slots for insn in slot])
     assert _round_trip(program) == program
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from run_vectors import ENGINES, HELPER_IDS, machine_for, run_in_sandbox
 
-from bpfvm import isa
+from bpfvm import isa, vm
 from bpfvm.asm import assemble
 from bpfvm.context import PROG_TYPES
 from bpfvm.disasm import disassemble
@@ -45,6 +45,15 @@ def test_a_program_of_each_type_ends_by_itself(prog_type: str) -> None:
         assert program.prog_type == prog_type
         assert program.subprogs == find_subprogs(program.insns, {0: "random"})
         assert outcome("interp", program).startswith("0x")
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_program_that_may_not_do_wild_things_verifies(seed: int) -> None:
+    rng = random.Random(seed)
+    program = generate(rng, prog_type=rng.choice(sorted(PROG_TYPES)), size=12)
+    file = ObjectFile("random", {program.name: program}, program.maps)
+    verdict = vm.Object(file).programs[program.name].verify(log_level=0)
+    assert verdict.ok, verdict.last
 
 
 def test_a_seed_gives_one_program() -> None:

@@ -23,7 +23,7 @@ from bpfvm.memory import RegionKind
 from bpfvm.runtime import FRAME_SIZE, MAX_FRAMES
 from bpfvm.xlated import Xlated
 from jit import alu
-from jit.mem import Access, Guard, PresenceCheck, Proven
+from jit.mem import ASK, Access, Guard, PresenceCheck, Proven
 from jit.sandbox import Checked, sandbox_functions
 from jit.state import (
     MAY_GOTO_SLICE,
@@ -89,7 +89,7 @@ def lower(xlated: Xlated, *, arena: bool, guard: Guard | None = None) -> Lowered
     """
     tables = Tables()
     blocks = {block.start: block for block in basic_blocks(xlated.insns)}
-    texts = [_PRELUDE]
+    texts = [_PRELUDE, ASK] if arena else [_PRELUDE]
     if not xlated.verified:
         texts.append(sandbox_functions(arena=arena))
     waiting, known, total = [0], {0}, 0

@@ -21,7 +21,16 @@ from bpfvm.isa import AtomicOp, InsnDef, Kind
 from jit.state import ArenaSite, Word
 from jit.text import FunctionText
 
-__all__ = ["Access", "Guard", "PresenceCheck", "Proven", "address_of", "emit_access", "or_absent"]
+__all__ = [
+    "ASK",
+    "Access",
+    "Guard",
+    "PresenceCheck",
+    "Proven",
+    "address_of",
+    "emit_access",
+    "or_absent",
+]
 
 _ATOMIC: dict[AtomicOp, str] = {
     AtomicOp.ADD: "add",
@@ -169,6 +178,24 @@ def or_absent(
     fn.label(done)
 
 
+#: @ask(state, frame, address register, site) -> 0: the run has been stopped, 1: go on, 2: absent.
+ASK = f"""
+define internal i64 @ask(ptr %s, i64 %frame, i64 %address, i64 %site) noinline nounwind {{
+  %arg.at = getelementptr i64, ptr %s, i64 {int(Word.ARG)}
+  store i64 %address, ptr %arg.at
+  call void @call_out(ptr %s, i64 %frame, i64 %site)
+  %stop = load i64, ptr %s
+  %stopped = icmp ne i64 %stop, 0
+  %answer.at = getelementptr i64, ptr %s, i64 {int(Word.RESULT)}
+  %answer = load i64, ptr %answer.at
+  %present = icmp ne i64 %answer, 0
+  %result = select i1 %present, i64 1, i64 2
+  %verdict = select i1 %stopped, i64 0, i64 %result
+  ret i64 %verdict
+}}
+"""
+
+
 class PresenceCheck:
     """Arena accesses where no trap can be taken: the byte of the first and of the last page must
     be nonzero, or else Python is asked (`ArenaMemory.is_present`), which reports the fault."""
@@ -184,9 +211,9 @@ class PresenceCheck:
         go, slow, absent = fn.name("present"), fn.name("slow"), fn.name("absent")
         fn.branch(_is_present(fn, offset(), size), go, slow, expect=True)
         fn.label(slow)
-        fn.put(Word.ARG, access.base())
-        fn.call_out(ArenaSite(access.pc, access.off, size, access.is_write))
-        fn.branch(fn.value(f"icmp ne i64 {fn.get(Word.RESULT)}, 0"), go, absent)
+        site = fn.tables.site(ArenaSite(access.pc, access.off, size, access.is_write))
+        verdict = fn.value(f"call i64 @ask(ptr %s, i64 %frame, i64 {access.base()}, i64 {site})")
+        fn.do(f"switch i64 {verdict}, label %stop [ i64 1, label %{go} i64 2, label %{absent} ]")
         base = fn.constant(Word.KERN)
         or_absent(fn, access, go, absent, lambda: fn.value(f"add i64 {base}, {offset()}"))
 

@@ -155,18 +155,8 @@ arena:
   %there = and i1 %first.there, %last.there
   br i1 %there, label %go, label %ask
 ask:
-  %arg.at = getelementptr i64, ptr %s, i64 {int(Word.ARG)}
-  store i64 %address, ptr %arg.at
-  call void @call_out(ptr %s, i64 %frame, i64 %site)
-  %stop = load i64, ptr %s
-  %stopped = icmp ne i64 %stop, 0
-  br i1 %stopped, label %stopping, label %answered
-answered:
-  %answer.at = getelementptr i64, ptr %s, i64 {int(Word.RESULT)}
-  %answer = load i64, ptr %answer.at
-  %present = icmp ne i64 %answer, 0
-  %result = select i1 %present, i64 1, i64 2
-  ret i64 %result
+  %verdict = call i64 @ask(ptr %s, i64 %frame, i64 %address, i64 %site)
+  ret i64 %verdict
 """
 _THEN_REGIONS = f"""\
 outside:

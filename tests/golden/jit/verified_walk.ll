@@ -85,32 +85,25 @@ b1:
   br i1 %v.34, label %present.18, label %slow.19, !prof !0
 slow.19:
   %v.35 = load i64, ptr %r1
-  store i64 %v.35, ptr %at.arg
-  call void @call_out(ptr %s, i64 %frame, i64 1)
-  %v.37 = load i64, ptr %s
-  %v.38 = icmp ne i64 %v.37, 0
-  br i1 %v.38, label %stop, label %go.36, !prof !1
-go.36:
-  %v.39 = load i64, ptr %at.result
-  %v.40 = icmp ne i64 %v.39, 0
-  br i1 %v.40, label %present.18, label %absent.20
+  %v.36 = call i64 @ask(ptr %s, i64 %frame, i64 %v.35, i64 1)
+  switch i64 %v.36, label %stop [ i64 1, label %present.18 i64 2, label %absent.20 ]
 present.18:
-  %v.42 = load i64, ptr %r1
-  %v.43 = and i64 %v.42, 4294967295
-  %v.44 = add i64 %v.43, 8
-  %v.45 = add i64 %kern, %v.44
-  %v.46 = inttoptr i64 %v.45 to ptr
-  %v.47 = load volatile i64, ptr %v.46, align 1
-  store i64 %v.47, ptr %r1
-  br label %done.41
+  %v.38 = load i64, ptr %r1
+  %v.39 = and i64 %v.38, 4294967295
+  %v.40 = add i64 %v.39, 8
+  %v.41 = add i64 %kern, %v.40
+  %v.42 = inttoptr i64 %v.41 to ptr
+  %v.43 = load volatile i64, ptr %v.42, align 1
+  store i64 %v.43, ptr %r1
+  br label %done.37
 absent.20:
   store i64 0, ptr %r1
-  br label %done.41
-done.41:
+  br label %done.37
+done.37:
   ; insn 3: jne_imm
-  %v.48 = load i64, ptr %r1
-  %v.49 = icmp ne i64 %v.48, 0
-  br i1 %v.49, label %b0, label %b4
+  %v.44 = load i64, ptr %r1
+  %v.45 = icmp ne i64 %v.44, 0
+  br i1 %v.45, label %b0, label %b4
 b4:
   ; insn 4: mov_imm
   store i64 0, ptr %r0

@@ -96,13 +96,7 @@ class Walk:
         regs[10] = fp_reg(0)
         env.cur = VerifierState([FuncState(0, 0, -1, regs, {})], sleepable=env.program.sleepable)
         env.log.touch_all()
-        try:
-            self._run()
-        except IndexError as e:  # a step left the program: the checks before the walk failed
-            raise InternalError(f"the walk left the program at {env.insn_idx}") from e
-
-    def _run(self) -> None:
-        env, steps = self.env, self.steps
+        steps = self.steps
         prune, jump_points, log = env.cfg.prune, env.cfg.jump, env.log
         seen, first_seen = env.seen, env.first_seen
         rows = env.cfg.rows

@@ -303,7 +303,7 @@ _ALIGN_WORDS = {_STACK: "stack ", _MAP_VALUE: "value ", _CTX: "context "}
 
 def _check_alignment(env: Env, pointer: RegState, off: int, size: int, strict: bool) -> None:
     kind = pointer.type
-    if size == 1 or kind is _ARENA:
+    if size == 1 or kind is _ARENA or kind is _SCALAR:
         return
     is_packet = kind in _PACKETS
     if is_packet:
@@ -421,7 +421,7 @@ def check_packet_access(
         f"invalid access to packet, off={off} size={size}, "
         f"R{regno}(id={pointer.id},off={{off}},r={limit})"
     )
-    fits = 0 <= off and off + size <= limit and (size > 0 or zero_ok)
+    fits = off >= 0 and off + size <= limit and (size > 0 or zero_ok)
     if not env.rules.packet_region_messages:
         if pointer.scalar.smin < 0:
             raise Reject(Reason.MIN_NEGATIVE, reg=regno)

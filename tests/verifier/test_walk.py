@@ -1,0 +1,359 @@
+"""The walk: paths, pruning, precision, loops, subprogs and limits."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import replace
+
+import pytest
+from walk_kit import build, check
+
+from bpfvm.insn import Insn
+from bpfvm.program import Linkage, Subprog
+from verifier import api
+from verifier.reasons import Reason
+
+STATE_FREQ = 8  # BPF_F_TEST_STATE_FREQ: save a state wherever one is looked for
+
+
+def test_verdicts_are_values() -> None:
+    unknown = check("r0 = 0\nexit", prog_type="socket_filter", sleepable=True)
+    assert (unknown.ok, unknown.errno) == (False, 22)
+    program = replace(build("r0 = 0\nexit"), prog_type="no_such_type")
+    verdict = api.verify(program, (), None, map_types=None, rules=None)  # type: ignore[arg-type]
+    assert (verdict.errno, verdict.reason) == (22, "bad_prog_type")
+    accepted = check("r0 = 0\nexit")
+    assert (accepted.ok, accepted.errno, accepted.last, accepted.reason) == (True, 0, "", "")
+    assert accepted.stats.processed == 2
+
+
+def test_reasons_have_slugs_of_their_own() -> None:
+    slugs = [reason.slug for reason in Reason]
+    assert len(slugs) == len(set(slugs))
+    assert all(reason.errno > 0 and reason.template for reason in Reason)
+
+
+# -- bounded loops -----------------------------------------------------------------------------
+
+
+def test_a_bounded_loop_is_walked_to_its_end() -> None:
+    verdict = check("r0 = 0\nr0 += 1\nif r0 < 1000 goto -2\nexit", log_level=0)
+    assert verdict.ok
+    assert verdict.stats.processed == 2 + 2 * 1000
+
+
+def test_too_many_insns() -> None:
+    verdict = check("r0 = 0\nr0 += 1\nif r0 < 2000000 goto -2\nexit", log_level=0)
+    assert (verdict.errno, verdict.last) == (
+        7,
+        "BPF program is too large. Processed 1000001 insn",
+    )
+
+
+def test_the_speed_is_fit_for_a_million_insns() -> None:
+    started = time.perf_counter()
+    verdict = check("r0 = 0\nr0 += 1\nif r0 < 20000 goto -2\nexit", log_level=0)
+    assert verdict.ok
+    # 70,000 insns/s when this was written; a machine under load gets plenty of room.
+    assert verdict.stats.processed / (time.perf_counter() - started) > 5_000
+
+
+# -- may_goto ----------------------------------------------------------------------------------
+
+
+def test_a_may_goto_loop_converges() -> None:
+    verdict = check("r0 = 0\nmay_goto +2\nr0 += 1\ngoto -3\nexit")
+    assert verdict.ok
+    assert verdict.stats.processed < 30
+
+
+def test_nested_may_goto_loops_converge() -> None:
+    verdict = check(
+        "r0 = 0\nr6 = 0\nmay_goto +7\nr7 = 0\nmay_goto +3\nr7 += 1\nr0 += r7\ngoto -4\n"
+        "r6 += 1\ngoto -8\nexit"
+    )
+    assert verdict.ok
+    assert verdict.stats.processed < 200
+
+
+def test_what_a_may_goto_loop_changes_is_forgotten_unless_relied_on() -> None:
+    loop = """
+    r6 = 0
+loop:
+    may_goto done
+    {check}
+    r2 = r10
+    r2 += r6
+    r2 += -8
+    *(u8 *)(r2 + 0) = 1
+    r6 += 1
+    goto loop
+done:
+    r0 = 0
+    exit"""
+    assert check(loop.format(check="if r6 > 7 goto done")).ok
+    unsafe = check(loop.format(check="if r6 > 8 goto done"))
+    assert unsafe.last == "invalid write to stack R2 off=0 size=1"
+
+
+def test_precision_goes_round_the_loop() -> None:
+    # r6 is relied on, and two turns later it is what r8 was: 0 or 100.
+    verdict = check("""
+    r6 = 0
+    r7 = 0
+    call bpf_get_prandom_u32
+    r8 = 0
+    if r0 == 0 goto loop
+    r8 = 100
+loop:
+    may_goto done
+    r1 = r10
+    r1 += r6
+    r1 += -8
+    *(u8 *)(r1 + 0) = 0
+    r6 = r7
+    r7 = r8
+    goto loop
+done:
+    r0 = 0
+    exit""")
+    assert verdict.reason in ("ptr_unbounded", "stack_range"), verdict.log
+
+
+def test_a_may_goto_to_itself_is_an_endless_loop() -> None:
+    assert check("r0 = 0\nmay_goto -1\nexit").reason == "infinite_loop"
+
+
+# -- pruning -----------------------------------------------------------------------------------
+
+
+def test_equal_paths_are_walked_once() -> None:
+    diamonds = "\n".join(
+        f"r2 = *(u32 *)(r1 + 0)\nif r2 == {i} goto +1\nr3 = {i}" for i in range(30)
+    )
+    verdict = check(diamonds + "\nr0 = 0\nexit", log_level=0)
+    assert verdict.ok
+    assert verdict.stats.processed < 1000
+
+
+def test_a_scalar_that_decided_something_keeps_paths_apart() -> None:
+    text = """
+    r0 = *(u32 *)(r1 + 0)
+    r6 = 8
+    if r0 == 0 goto +1
+    r6 = 16
+    if r0 == 1 goto +1
+    r7 = 0
+    r2 = r10
+    r2 += -16
+    r2 += r6
+    *(u64 *)(r2 + 0) = 0
+    r0 = 0
+    exit"""
+    verdict = check(text, flags=STATE_FREQ)
+    assert verdict.last == "invalid write to stack R2 off=0 size=8"
+
+
+@pytest.mark.parametrize("through", ["r7 = r6", "*(u64 *)(r10 - 8) = r6\nr7 = *(u64 *)(r10 - 8)"])
+def test_precision_follows_moves_spills_and_calls(through: str) -> None:
+    text = f"""
+    r0 = *(u32 *)(r1 + 0)
+    r6 = 0
+    if r0 == 0 goto +1
+    r6 = 64
+    if r0 == 1 goto +0
+    {through}
+    r1 = r7
+    call same
+    r1 = map_value(one)
+    r1 += r0
+    r0 = *(u8 *)(r1 + 0)
+    exit
+same:
+    if r1 == 7 goto +0
+    r0 = r1
+    exit"""
+    verdict = check(text, flags=STATE_FREQ)
+    assert verdict.last == "R1 min value is outside of the allowed memory range"
+
+
+def test_dead_registers_and_slots_do_not_matter() -> None:
+    text = """
+    r0 = *(u32 *)(r1 + 0)
+    {keep}
+    if r0 == 0 goto +1
+    {keep}
+    if r0 == 2 goto +0
+    r0 = 0
+    exit"""
+    spill = check(text.format(keep="*(u64 *)(r10 - 8) = r1"), flags=STATE_FREQ)
+    assert spill.ok
+    assert check(text.format(keep="r9 = r10"), flags=STATE_FREQ).ok
+
+
+def _random_program(rng: random.Random) -> str:
+    lines = ["r6 = r1", *(f"r{r} = *(u32 *)(r6 + {4 * r})" for r in (0, 2, 3, 4))]
+    lines += ["*(u64 *)(r10 - 8) = r2", "*(u64 *)(r10 - 16) = 0"]
+    for _ in range(rng.randrange(4, 16)):
+        a, b = rng.sample([0, 2, 3, 4], 2)
+        k = rng.choice([0, 1, 3, 7, 8, 15])
+        lines.append(
+            rng.choice(
+                [
+                    f"if r{a} > {k} goto +1",
+                    f"if r{a} == r{b} goto +1",
+                    f"if w{a} s< {k} goto +2",
+                    f"r{a} = r{b}",
+                    f"r{a} &= {k}",
+                    f"r{a} += {k}",
+                    f"w{a} += w{b}",
+                    f"r{a} = {k}",
+                    f"*(u64 *)(r10 - {rng.choice([8, 16])}) = r{a}",
+                    f"r{a} = *(u64 *)(r10 - {rng.choice([8, 16])})",
+                ]
+            )
+        )
+    lines += ["r5 = r10", "r5 += -16", f"r5 += r{rng.choice([0, 2, 3, 4])}"]
+    lines += ["r0 = 0", "r0 = *(u8 *)(r5 + 0)", "exit"]
+    return "\n".join(lines)
+
+
+def test_pruning_never_accepts_what_a_full_walk_rejects(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = random.Random(20)
+    pruned = 0
+    before = api.check_program
+
+    def unpruned(*args: object) -> object:
+        cfg = before(*args)  # type: ignore[arg-type]
+        cfg.prune = set()
+        return cfg
+
+    for _ in range(150):
+        text = _random_program(rng)
+        quick = check(text, flags=STATE_FREQ, log_level=0)
+        if not quick.ok:
+            continue
+        with monkeypatch.context() as patch:
+            patch.setattr(api, "check_program", unpruned)
+            full = check(text, log_level=0)
+        assert full.ok, text
+        pruned += quick.stats.processed < full.stats.processed
+    assert pruned > 5
+
+
+# -- values ------------------------------------------------------------------------------------
+
+
+def test_linked_scalars_learn_together() -> None:
+    text = """
+    r2 = *(u32 *)(r1 + 0)
+    r3 = r2
+    r3 += 4
+    *(u64 *)(r10 - 32) = r2
+    r0 = 0
+    if r2 > 3 goto out
+    r4 = r10
+    r4 += r3
+    r4 += -8
+    *(u8 *)(r4 + 0) = 0
+    r5 = *(u64 *)(r10 - 32)
+    if r5 <= 3 goto out
+    r0 = r9
+out:
+    exit"""
+    verdict = check(text)
+    assert verdict.ok, verdict.log
+
+
+def test_a_mask_from_a_shift_is_walked_both_ways() -> None:
+    verdict = check(
+        "r2 = *(u32 *)(r1 + 0)\nr2 <<= 32\nr2 s>>= 63\nr2 &= 7\nif r2 == 0 goto +2\n"
+        "if r2 == 7 goto +1\nr0 = r9\nr0 = 0\nexit"
+    )
+    assert verdict.ok, verdict.log
+
+
+def test_a_comparison_of_pointers_can_lift_null() -> None:
+    lookup = "*(u32 *)(r10 - 4) = 9\nr2 = r10\nr2 += -4\nr1 = map(hash)\ncall bpf_map_lookup_elem\n"
+    text = lookup + "r6 = map_value(one)\nif r0 != r6 goto +1\nr7 = *(u64 *)(r0 + 0)\nr0 = 0\nexit"
+    assert check(text).ok
+
+
+def test_an_arena_pointer_never_lifts_null() -> None:
+    text = (
+        "*(u32 *)(r10 - 4) = 9\nr2 = r10\nr2 += -4\nr1 = map(hash)\ncall bpf_map_lookup_elem\n"
+        "r6 = map_value(arena)\nr6 = addr_space_cast(r6, 0x0, 0x1)\n"
+        "if r0 != r6 goto +1\nr7 = *(u64 *)(r0 + 0)\nr0 = 0\nexit"
+    )
+    assert check(text).last == "R0 invalid mem access 'map_value_or_null'"
+
+
+# -- subprogs ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kernel", "frames"), [("6.18", 8), ("7.3", 16)])
+def test_frames(kernel: str, frames: int) -> None:
+    def nested(count: int) -> str:
+        calls = "\n".join(f"call f{i + 1}\nexit\nf{i + 1}:" for i in range(count - 1))
+        return f"{calls}\nr0 = 0\nexit"
+
+    assert check(nested(frames), kernel=kernel).ok
+    verdict = check(nested(frames + 1), kernel=kernel)
+    assert verdict.last == f"the call stack of {frames + 1} frames is too deep"
+
+
+def test_global_subprogs_are_not_supported_yet() -> None:
+    text = "call f\nexit\nf:\nr0 = 0\nexit"
+    subprogs = (Subprog(0, 2, "main"), Subprog(2, 4, "f", Linkage.GLOBAL))
+    verdict = check(text, subprogs=subprogs)
+    assert (verdict.errno, verdict.last, verdict.reason) == (
+        95,
+        "not supported yet: global subprogram f",
+        "not_supported",
+    )
+
+
+def test_a_callee_reaches_its_callers_stack_only_through_pointers() -> None:
+    text = """
+    *(u64 *)(r10 - 8) = 1
+    r1 = r10
+    r1 += -8
+    call f
+    r0 = *(u64 *)(r10 - 8)
+    r1 = map_value(one)
+    r1 += r0
+    r0 = *(u8 *)(r1 + {off})
+    exit
+f:
+    *(u64 *)(r1 + 0) = 15
+    r0 = 0
+    exit"""
+    assert check(text.format(off=0)).ok
+    assert check(text.format(off=1)).reason == "min_outside"
+
+
+# -- what is not followed ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("r6 = r1\nr0 = *(u8 *)skb[0]\nexit", "legacy packet loads"),
+        ("r1 = map(one)\nr0 = *(u32 *)(r1 + 0)\nexit", "loads through a map pointer"),
+        ("call 35\nexit", "helper #35"),
+    ],
+)
+def test_what_the_kernel_would_go_on_with(text: str, what: str) -> None:
+    if "skb" in text:
+        program = build("r6 = r1\nr0 = 0\nexit")
+        insns = (program.insns[0], Insn(0x30), program.insns[2])
+        verdict = check("r6 = r1\nr0 = 0\nexit", insns=insns)
+    elif "call 35" in text:
+        verdict = check("r0 = 0\nexit", insns=(Insn(0x85, imm=35), Insn(0x95)))
+    else:
+        verdict = check(text)
+    assert verdict.last.startswith(f"not supported yet: {what}")
+    assert verdict.errno == 95

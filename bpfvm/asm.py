@@ -51,8 +51,10 @@ __all__ = ["DEFAULT_PROG_TYPE", "assemble"]
 DEFAULT_PROG_TYPE = "socket_filter"
 _NO_HELPERS: Mapping[str, int] = {}
 
-_BLOCK_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
-_STRING_OR_COMMENT = re.compile(r'"[^"]*"|(?P<comment>;|//|(?<!\w)#|#(?!-?\d)).*')
+#: Whichever begins first: a string, a comment to the end of the line, or a block.
+_STRING_OR_COMMENT = re.compile(
+    r'"[^"\n]*"|(?P<comment>(?:;|//|(?<!\w)#|#(?!-?\d))[^\n]*|(?s:/\*.*?\*/))'
+)
 _LABEL = re.compile(r"\s*([A-Za-z_.$][\w.$]*|[0-9a-f]{16} <[\w.$]+>):(?!\w)")
 _INDEX = re.compile(r"\s*\d+:(?=\s|$)")
 _BYTES = re.compile(r"\s*((?:[0-9a-f]{2} ){7}[0-9a-f]{2}(?: (?:[0-9a-f]{2} ){7}[0-9a-f]{2})?)\s")
@@ -272,12 +274,12 @@ def _blank(text: str, end: int) -> str:
 
 def _lines(text: str, origin: str) -> Iterator[tuple[Place, str]]:
     """Yield each line that holds something, without its comments."""
-    source = text.split("\n")
-    bare = _BLOCK_COMMENT.sub(lambda m: re.sub(r"[^\n\t]", " ", m[0]), text).split("\n")
-    for number, (raw, line) in enumerate(zip(source, bare, strict=True), 1):
-        line = _STRING_OR_COMMENT.sub(lambda m: "" if m["comment"] else m[0], line).rstrip()
+    bare = _STRING_OR_COMMENT.sub(
+        lambda m: re.sub(r"[^\n\t]", " ", m[0]) if m["comment"] else m[0], text
+    )
+    for number, (raw, line) in enumerate(zip(text.split("\n"), bare.split("\n"), strict=True), 1):
         if line.strip() and not _OBJDUMP_TITLE.match(line):
-            yield Place(origin, number, raw.rstrip("\r")), line
+            yield Place(origin, number, raw.rstrip("\r")), line.rstrip()
 
 
 class _Words:

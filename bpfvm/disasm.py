@@ -8,13 +8,14 @@ write, are printed with `probe` in front, as the kernel prints its atomic ones.
 
 For every program whose subprogs cover its slots, assembling its listing gives it back, apart
 from what only BTF tells (line info, types of subprogs). Slots that are no valid insn are listed
-as bytes, `.slot 0f21000001000000`, with the kernel's wording as a comment.
+as bytes, `.slot 0f21000001000000`, with the kernel's wording as a comment; source lines are
+comments too.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -215,10 +216,18 @@ def _word(name: str) -> str:
     return name if _PLAIN_NAME.match(name) else f'"{name}"'
 
 
-def _numbered(insns: Sequence[Insn], start: int, end: int, names: Names) -> Iterator[str]:
+def _numbered(program: Program, start: int, end: int, names: Names) -> Iterator[str]:
+    insns = program.insns
     width = len(str(len(insns)))
+    lines = {info.insn_off: info for info in program.line_info}
+    shown = None
     slot = start
     while slot < end:
+        info = lines.get(slot)
+        if info is not None and (info.file, info.line) != shown:
+            shown = info.file, info.line
+            source = " ".join(info.source.split())
+            yield f"; {source} @ {info.file.rsplit('/', 1)[-1]}:{info.line}"
         insn = insns[slot]
         row = isa.lookup(insn)
         wide = row is not None and row.kind is Kind.LDIMM64
@@ -262,9 +271,9 @@ def _program_lines(program: Program, helpers: Mapping[str, int]) -> Iterator[str
         linkage = " global" if subprog.linkage is Linkage.GLOBAL else ""
         if subprog.start or subprog.name != program.name or linkage:
             yield f".func {_word(subprog.name)}{linkage}"
-        yield from _numbered(program.insns, subprog.start, subprog.end, names)
+        yield from _numbered(program, subprog.start, subprog.end, names)
     if not program.subprogs:
-        yield from _numbered(program.insns, 0, len(program.insns), names)
+        yield from _numbered(program, 0, len(program.insns), names)
 
 
 def _map_line(defn: MapDef) -> str:

@@ -161,6 +161,12 @@ def test_a_comment_over_several_lines_keeps_line_numbers() -> None:
         assemble("/* one\n two */ r0 = 1\n foo", "f")
 
 
+def test_what_begins_first_is_a_comment() -> None:
+    text = '; int x = 1; /* that @ a.c:1\nr0 = 1 // */ /*\n; */ @ a.c:2\n/* ; \n # " */ exit'
+    assert hexed(text) == hexed("r0 = 1\nexit")
+    assert only('.prog p license="// GPL; # /* */"\nexit').license == "// GPL; # /* */"
+
+
 def test_a_verifier_log_is_text() -> None:
     log = """\
 ; int x = 1; @ file.c:3

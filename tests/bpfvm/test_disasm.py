@@ -6,18 +6,20 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bpfvm import loader
 from bpfvm.asm import assemble
 from bpfvm.disasm import Names, disassemble, insn_text
 from bpfvm.flow import find_subprogs
 from bpfvm.insn import Insn, decode, encode
 from bpfvm.isa import TABLE, AtomicOp, InsnDef, Kind, LdKind
-from bpfvm.program import Linkage, MapDef, Program, Subprog
+from bpfvm.program import LineInfo, Linkage, MapDef, Program, Subprog
 
 HELPERS = {"bpf_map_lookup_elem": 1, "bpf_ktime_get_ns": 5, "bpf_loop": 181}
 NAMES = {number: name for name, number in HELPERS.items()}
@@ -234,6 +236,39 @@ def test_an_object_of_several_programs_survives_the_round_trip() -> None:
     again = assemble(disassemble(obj, {}))
     assert again.programs == obj.programs
     assert again.maps == obj.maps
+
+
+def _without_btf(program: Program) -> Program:
+    subprogs = tuple(replace(s, params=None, ret=None) for s in program.subprogs)
+    return replace(program, subprogs=subprogs, line_info=())
+
+
+def test_the_examples_survive_the_round_trip(examples_dir: Path) -> None:
+    objects = sorted(examples_dir.glob("*.bpf.o"))
+    assert len(objects) >= 4
+    for path in objects:
+        obj = loader.load_path(str(path), helpers=HELPERS)
+        again = assemble(disassemble(obj, HELPERS), helpers=HELPERS)
+        assert again.maps == obj.maps
+        assert again.programs == {n: _without_btf(p) for n, p in obj.programs.items()}
+
+
+def test_source_lines_stand_before_their_insns() -> None:
+    info = (
+        LineInfo(0, "/src/a.c", 3, 1, "\treturn  1;"),
+        LineInfo(1, "/src/a.c", 3, 9, "\treturn  1;"),
+        LineInfo(2, "/src/a.c", 4, 1, "}"),
+    )
+    program = replace(assemble("r0 = 1\nr0 += 1\nexit").programs["main"], line_info=info)
+    text = disassemble(program, {})
+    assert text.splitlines()[1:] == [
+        "; return 1; @ a.c:3",
+        "0: (b7) r0 = 1",
+        "1: (07) r0 += 1",
+        "; } @ a.c:4",
+        "2: (95) exit",
+    ]
+    assert assemble(text).programs["main"].insns == program.insns
 
 
 def test_a_listing_reads_well() -> None:

@@ -5,6 +5,9 @@ verifier's log print) or in bpf_conformance's, line by line (`bpfvm.statement`).
 with what listings put there: `12:`, raw bytes, `(61)`. Comments run from `;`, `//` or `#` to the
 end of the line (but `name#6` is a helper), or stand in `/* */`.
 
+In the text of `clang -S` a function in a section such as "xdp" is a program of that type, and
+those in .text are shared; maps can't be taken from it (its data sections are skipped).
+
 Directives:
 
     .map NAME type=arena|array|hash|N [key=N] [value=N] [entries=N] [flags=mmapable,...|N]
@@ -36,7 +39,7 @@ from lark import Token, Tree
 
 from bpfvm import isa
 from bpfvm.bits import s32
-from bpfvm.context import PROG_TYPES, Sleepable
+from bpfvm.context import PROG_TYPES, ProgType, Sleepable, match_section
 from bpfvm.errors import LoadError
 from bpfvm.flow import find_subprogs
 from bpfvm.insn import Insn, decode
@@ -62,6 +65,10 @@ _OPCODE = re.compile(r"\s*\(([0-9a-f]{2})\)\s")
 _ANNOTATION = re.compile(r"\s<[\w.$]+(\+0x[0-9a-f]+)?>\s*$")
 _DIRECTIVE = re.compile(r"\s*(\.\w+)")
 _OBJDUMP_TITLE = re.compile(r"^(\S.*:\tfile format |Disassembly of section )")
+_PROG = re.compile(r"^\s*\.prog\b", re.MULTILINE)
+_SECTION = re.compile(r'^\s*\.section\s+"?([^",\s]+)"?\s*,\s*"(\w*)"', re.MULTILINE)
+_FUNCTION = re.compile(r"^\s*\.type\s+([\w.$]+),\s*@function", re.MULTILINE)
+_LICENSE = re.compile(r'\.section\s+"?license"?.*?\.asciz\s+"([^"]*)"', re.DOTALL)
 #: What `clang -S` prints besides insns and labels; it says nothing that we need.
 _IGNORED = re.compile(
     r"\.(addrsig(_sym)?|cfi_\w+|file|globa?l|hidden|ident|loc|local|(p2)?align|size|text|type|weak)$"
@@ -103,7 +110,15 @@ class _Assembler:
         self.maps: dict[str, MapDef] = {}
         self.weak: dict[str, bool] = {}
         self.shared: dict[str, _Chunk] = {}
-        self.has_prog = re.search(r"^\s*\.prog\b", text, re.MULTILINE) is not None
+        #: Functions of `clang -S` text, where its sections make programs of some of them.
+        self.functions: frozenset[str] = frozenset()
+        self.section: tuple[ProgType, bool] | None = None
+        self.license = "GPL"
+        if any(match_section(m[1]) for m in _SECTION.finditer(text)):
+            self.functions = frozenset(m[1] for m in _FUNCTION.finditer(text))
+            licence = _LICENSE.search(text)
+            self.license = licence[1] if licence else ""
+        self.has_prog = bool(self.functions) or _PROG.search(text) is not None
         self.start = Place(origin, 1, text.split("\n", 1)[0])
         self.current = _Chunk("main", self.start)
         self.progs: dict[str, _Chunk] = {} if self.has_prog else {"main": self.current}
@@ -125,10 +140,12 @@ class _Assembler:
         directive = _DIRECTIVE.match(text)
         if directive and directive[1] == ".section":
             # Only sections of code matter; `clang -S` writes maps and BTF as data.
-            self.in_data = not re.search(r',\s*"\w*x\w*"', text)
+            section = _SECTION.match(text)
+            self.in_data = section is None or "x" not in section[2]
+            self.section = match_section(section[1]) if section else None
             return
         if directive and directive[1] == ".text":
-            self.in_data = False
+            self.in_data, self.section = False, None
         if self.in_data:
             return
         while label := _LABEL.match(text):
@@ -143,9 +160,21 @@ class _Assembler:
 
     def label(self, place: Place, name: str, col: int) -> None:
         name = name.split("<")[-1].rstrip(">")
+        if name in self.functions:
+            self.function(place, name)
         if name in self.current.labels:
             raise place.error(f"duplicate label {name}", col)
         self.current.labels[name] = len(self.current.slots)
+
+    def function(self, place: Place, name: str) -> None:
+        """Begin a function of `clang -S` text: a program by its section, else a shared one."""
+        self.current = _Chunk(name, place, license=self.license)
+        if self.section is None:
+            self.shared[name] = self.current
+            return
+        prog_type, sleepable = self.section
+        self.current.prog_type, self.current.sleepable = prog_type.name, sleepable
+        self.progs[name] = self.current
 
     def statement(self, place: Place, text: str) -> None:
         index = _INDEX.match(text)
@@ -512,10 +541,11 @@ class _Linker:
             for slot, func in part.funcs.items()
             if base + slot < len(insns)
         }
-        names = {
-            base + slot: label for base, part in self.chunks for label, slot in part.labels.items()
-        }
-        names[0] = self.chunk.name
+        names = {0: self.chunk.name}
+        for base, part in self.chunks:
+            for label, slot in part.labels.items():
+                if slot < len(part.slots):
+                    names.setdefault(base + slot, label)
         names |= {start: name for start, (name, _) in declared.items()}
         starts = {s.start for s in find_subprogs(insns)} | set(declared)
         ends = [*sorted(starts)[1:], len(insns)]

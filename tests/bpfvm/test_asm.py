@@ -293,6 +293,44 @@ def test_a_symbol_with_ll_is_a_map_or_a_function() -> None:
     assert [s.start for s in program.subprogs] == [0, 5]
 
 
+def test_sections_of_compiler_text_make_programs() -> None:
+    obj = assemble("""\
+        .text
+        .type twice,@function
+twice:                                  # @twice
+.Lfunc_begin0:
+        .cfi_startproc
+        r0 = r1
+        r0 += r1
+        exit
+.Lfunc_end0:
+        .section xdp,"ax",@progbits
+        .globl first                    # -- Begin function first
+        .type first,@function
+first:
+        #DEBUG_VALUE: first:ctx <- $r1
+        r1 = 1
+        call twice
+        exit
+        .section "syscall","ax",@progbits
+        .type second,@function
+second:
+        r0 = 0
+        exit
+        .section license,"aw",@progbits
+        .type LICENSE,@object
+LICENSE:
+        .asciz "Dual BSD/GPL"
+        .section .BTF,"",@progbits
+        .long 5
+    """)
+    first, second = obj.programs.values()
+    assert (first.name, first.prog_type, first.license) == ("first", "xdp", "Dual BSD/GPL")
+    assert [(s.start, s.name) for s in first.subprogs] == [(0, "first"), (3, "twice")]
+    assert (second.name, second.prog_type, second.sleepable) == ("second", "syscall", True)
+    assert len(second.insns) == 2
+
+
 @pytest.mark.parametrize(
     ("text", "where", "message"),
     [

@@ -1,0 +1,73 @@
+"""A program that is accepted does nothing that must not happen, whatever its input."""
+
+from __future__ import annotations
+
+import pytest
+from case_kit import facts_of, read_cases
+from edge_kit import edge_program
+from model_kit import Unsafe, run
+
+import verifier
+from bpfvm.program import Program
+from bpfvm.rules import KERNELS, KernelRules
+from bpfvm.vm import MAP_TYPES, REGISTRY
+from bpfvm.xlated import Verdict
+
+INPUTS = range(20)
+
+
+def ask(program: Program, kernel: str) -> Verdict:
+    return verifier.verify(
+        program,
+        facts_of(program),
+        REGISTRY,
+        map_types=MAP_TYPES,
+        rules=KernelRules.of(kernel),
+        log_level=0,
+    )
+
+
+def goes_wrong(program: Program) -> bool:
+    for seed in INPUTS:
+        try:
+            run(program, seed)
+        except Unsafe:
+            return True
+    return False
+
+
+@pytest.mark.property
+@pytest.mark.parametrize("seeds", [range(i, i + 100) for i in range(0, 400, 100)], ids=str)
+def test_programs_along_the_edges(seeds: range) -> None:
+    accepted = rejected_rightly = 0
+    for seed in seeds:
+        program = edge_program(seed)
+        verdict = ask(program, KERNELS[seed % len(KERNELS)])
+        if verdict.xlated is None:
+            rejected_rightly += goes_wrong(program)
+            continue
+        accepted += 1
+        for start in INPUTS:
+            executed = run(program, start)
+            assert all(verdict.xlated.aux[slot].seen for slot in executed), f"seed {seed}"
+    # Neither side of the edge may be empty, or the test would say nothing.
+    assert accepted >= 10
+    assert rejected_rightly >= 10
+
+
+def _accepted_cases() -> list[object]:
+    return [
+        pytest.param(case.program(), kernel, id=f"{case.family}: {case.name} [{kernel}]")
+        for case in read_cases()
+        for kernel, verdict in case.expected.items()
+        if verdict.errno == 0 and "call 12345" not in case.text
+    ]
+
+
+@pytest.mark.parametrize(("program", "kernel"), _accepted_cases())
+def test_accepted_cases(program: Program, kernel: str) -> None:
+    verdict = ask(program, kernel)
+    assert verdict.xlated is not None
+    for seed in INPUTS:
+        executed = run(program, seed)
+        assert all(verdict.xlated.aux[slot].seen for slot in executed)

@@ -543,7 +543,8 @@ class _Linker:
         }
         names = {0: self.chunk.name}
         for base, part in self.chunks:
-            for label, slot in part.labels.items():
+            # The first label there gives the name; a compiler's own (.Ltmp1) only if alone.
+            for label, slot in sorted(part.labels.items(), key=lambda at: at[0][:2] == ".L"):
                 if slot < len(part.slots):
                     names.setdefault(base + slot, label)
         names |= {start: name for start, (name, _) in declared.items()}

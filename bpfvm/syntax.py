@@ -84,7 +84,7 @@ _WORDS = {
 @cache
 def _parser() -> Lark:
     return Lark(
-        files("bpfvm").joinpath("grammar.lark").read_text(),
+        files("bpfvm").joinpath("grammar.lark").read_text(encoding="utf-8"),
         start=["statement", "directive"],
         parser="lalr",
         maybe_placeholders=False,

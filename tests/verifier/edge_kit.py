@@ -39,6 +39,8 @@ _PACKET = {"xdp": (0, 4), "sched_cls": (76, 80)}
 #: r6 keeps the context, r7 a pointer, r8 and r9 numbers; r0 to r5 are for a while.
 _NUMBERS = (8, 9)
 _CTX, _PTR, _FP = 6, 7, 10
+#: A state is saved wherever one may be: more is pruned.
+_TEST_STATE_FREQ = 8
 #: Bytes behind the pointers of `just_inside`.
 _ROOM = 16
 _MIRRORED = {"jgt": "jlt", "jge": "jle", "jsgt": "jslt", "jsge": "jsle"}
@@ -57,6 +59,7 @@ def edge_program(seed: int) -> Program:
         find_subprogs(insns, {0: "edge"}),
         maker.prog_type == "syscall",
         maps=_MAPS,
+        flags=rng.choice((0, _TEST_STATE_FREQ)),
     )
 
 
@@ -98,9 +101,12 @@ class _Maker:
         for off in (-8, -16, -24):
             if self.maybe(0.6):
                 self.emit("stdw", _FP, off=off, imm=self.some())
-        if self.maybe(0.4):
+        kind = self.rng.randrange(5)
+        if kind < 2:
             for _ in range(self.rng.randrange(1, 4)):
                 self.just_inside()
+        elif kind == 2:
+            self.ways_that_meet()
         else:
             for _ in range(self.rng.randrange(1, 8)):
                 self.statement()
@@ -139,7 +145,7 @@ class _Maker:
             (5, self.just_inside),
             (1, self.call),
             (1, self.helper),
-            (1, self.ways_that_differ),
+            (1, self.ways_that_meet),
         ]
         if self.depth < 2:
             choices += [(5, self.branch), (1, self.loop)]
@@ -256,22 +262,63 @@ class _Maker:
         if out is not None:
             self.land(out)
 
-    def ways_that_differ(self) -> None:
-        """Two ways leave different numbers, more insns follow, then the number is an index."""
-        number = self.rng.choice(_NUMBERS)
-        self.emit("call_helper", imm=7)
-        jump = self.emit(self.rng.choice(("jeq_imm", "jgt_imm", "jset_imm")), 0, imm=3)
-        self.emit("mov_imm", number, imm=self.rng.choice((0, 4, 8)))
-        over = self.emit("ja")
-        self.land(jump)
-        self.emit("mov_imm", number, imm=self.rng.choice((1, 8, 15, 16, 200)))
-        self.land(over)
-        for _ in range(self.rng.randrange(4)):
+    def ways_that_meet(self) -> None:
+        """Several ways to the same insns with different numbers in registers and stack slots.
+
+        What a number is used for comes late, and after more branches: a state may be pruned only
+        where the numbers that matter are the same.
+        """
+        homes = [8, 9, -8, -16]
+        for home in homes:
+            self.set_home(home, self.rng.choice((0, 1, 2)))
+        for _ in range(self.rng.randrange(1, 4)):
+            self.emit("call_helper", imm=7)
+            jump = self.emit(self.rng.choice(("jeq_imm", "jgt_imm", "jset_imm")), 0, imm=3)
+            self.set_home(self.rng.choice(homes), self.rng.choice((0, 4, 8, 15, 16, 17, 200)))
+            self.land(jump)
+            if self.maybe(0.3):
+                self.move_home(self.rng.choice(homes), self.rng.choice(homes))
+        for _ in range(self.rng.randrange(3)):
             self.emit("call_helper", imm=7)
             jump = self.emit("jeq_imm", 0, imm=self.some())
             self.emit("mov_imm", 1)
             self.land(jump)
-        self.add_and_access(number)
+        home = self.rng.choice(homes)
+        self.move_home(4, home)
+        if self.maybe(0.4):
+            jump = self.emit(self.rng.choice(("jle_imm", "jlt_imm")), 4, imm=16)
+            self.emit("mov_imm", 4)
+            self.land(jump)
+        elif self.maybe(0.3):
+            self.move_home(5, self.rng.choice(homes))
+            self.emit(self.rng.choice(("add_reg", "and_reg", "sub_reg", "or_reg")), 4, 5)
+        self.emit("mov_reg", 3, _PTR)
+        if self.maybe(0.5):
+            self.emit("lddw_map_idx_value", 3, imm=1)
+            self.insns.append(Insn(0))
+        self.emit("add_reg", 3, 4)
+        self.emit("ldxb", 0, 3, 0)
+
+    def set_home(self, home: int, value: int) -> None:
+        """Put a number into a register, or at an offset from r10 if *home* is negative."""
+        if home >= 0:
+            self.emit("mov_imm", home, imm=value)
+        elif self.maybe(0.5):
+            self.emit("stdw", _FP, off=home, imm=value)
+        else:
+            self.emit("mov_imm", 5, imm=value)
+            self.emit("stxdw", _FP, 5, home)
+
+    def move_home(self, to: int, home: int) -> None:
+        """Copy from one place to another."""
+        source = home
+        if home < 0:
+            source = 5 if to < 0 else to
+            self.emit("ldxdw", source, _FP, home)
+        if to < 0:
+            self.emit("stxdw", _FP, source, to)
+        elif to != source:
+            self.emit("mov_reg", to, source)
 
     # -- memory -----------------------------------------------------------------------------------
 

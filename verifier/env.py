@@ -97,6 +97,8 @@ class Env:
         self.seen = bytearray(size)
         self.max_ctx_offset = 0
         self.stack_depth: list[int] = []
+        #: How `verifier.precision` goes back over each insn; made when first needed.
+        self.trails: list[tuple[int, int, int, int]] = []
         #: Per slot, the bits of the frame's stack slots that may be read from there on.
         self.live_slots: list[int] = []
 

@@ -14,10 +14,14 @@ from bpfvm.isa import AtomicOp, CallKind, InsnDef, Kind
 from verifier.env import Env
 from verifier.state import FP_REG, History, LinkedReg, RegType, VerifierState
 
-__all__ = ["mark_all_precise", "mark_reg", "mark_slot", "mark_wanted", "Wanted"]
+__all__ = ["Wanted", "mark_all_precise", "mark_reg", "mark_slot", "mark_wanted"]
 
 _SCALAR = RegType.SCALAR
 _ARGS = 0b111110
+
+
+#: See `_trail`.
+Trail = tuple[int, int, int, int]
 
 
 class _GiveUpError(Exception):
@@ -35,6 +39,10 @@ class Wanted:
 
     def __bool__(self) -> bool:
         return any(self.regs) or any(self.slots)
+
+    def below(self) -> bool:
+        """Say whether anything but registers of the innermost frame is wanted."""
+        return any(self.regs[:-1]) or any(self.slots)
 
     def text(self, frameno: int) -> str:
         """Return `regs=r2,r3 stack=-8` of one frame, for the log."""
@@ -150,31 +158,79 @@ def mark_all_precise(start: VerifierState) -> bool:
 
 def _trace(env: Env, history: History | None, wanted: Wanted) -> bool:
     """Follow *wanted* back through *history*; return True when nothing is left to trace."""
-    insns, rows = env.insns, env.cfg.rows
+    if not env.trails:
+        env.trails = [_trail(insn, row) for insn, row in zip(env.insns, env.cfg.rows, strict=True)]
+    trails, rows, verbose = env.trails, env.cfg.rows, env.log.verbose
+    top, rest = wanted.regs[-1], wanted.below()
     while history is not None:
         older, idx, access, linked = history
-        row = rows[idx]
-        if row is None:
-            raise _GiveUpError
-        if env.log.verbose:
+        if verbose:
+            wanted.regs[-1] = top
             frameno = len(wanted.regs) - 1
             env.log.line(
                 f"mark_precise: frame{frameno}: {wanted.text(frameno)} before {idx}: "
                 f"{env.insn_text(idx)}"
             )
-        if linked:
+        test, clear, gain, how = trails[idx]
+        if access is not None or linked or how == _ALWAYS or (how == _CAREFUL and top & test):
+            wanted.regs[-1] = top
+            row = rows[idx]
+            if row is None:
+                raise _GiveUpError
             _join_linked(wanted, linked)
-        _back(insns[idx], row, access, wanted)
-        if linked:
+            _back(env.insns[idx], row, access, wanted)
             _join_linked(wanted, linked)
-        if not wanted:
+            top, rest = wanted.regs[-1], wanted.below()
+        elif top & test:
+            top = top & ~clear | gain
+        if not top and not rest:
+            wanted.regs[-1] = 0
             return True
         history = older
-    return not wanted
+    wanted.regs[-1] = top
+    return False
+
+
+#: How an insn is traced when it is neither a fill or spill nor linked: by its masks alone; with
+#: care where it touches what is wanted; always with care.
+_PLAIN, _CAREFUL, _ALWAYS = 0, 1, 2
+
+
+def _trail(insn: Insn, row: InsnDef | None) -> Trail:
+    """Return (test, clear, gain, how) of an insn: a wanted register in *test* goes back to what
+    is left without *clear*, and *gain*. The same as `_back`, made once for each insn."""
+    dst, src = 1 << insn.dst, 1 << insn.src
+    if row is None:
+        return -1, 0, 0, _ALWAYS
+    other = src if row.is_reg and insn.src != FP_REG else 0
+    match row.kind:
+        case Kind.ALU:
+            return (dst, 0, other, _PLAIN) if other else (0, 0, 0, _PLAIN)
+        case Kind.MOV | Kind.MOVSX | Kind.CAST_KERN | Kind.CAST_USER:
+            return dst, dst, other, _PLAIN
+        case Kind.NEG | Kind.END | Kind.JA | Kind.MAY_GOTO:
+            return 0, 0, 0, _PLAIN
+        case Kind.LDIMM64 | Kind.LDX | Kind.LOAD_ACQ:
+            return dst, dst, 0, _PLAIN
+        case Kind.JCOND:
+            both = dst | (src if row.is_reg else 0)
+            return both, 0, both, _PLAIN
+        case Kind.ST | Kind.STX | Kind.STORE_REL:
+            return dst, 0, 0, _CAREFUL
+        case Kind.CALL if row.op is CallKind.LOCAL:
+            return -1, 0, 0, _ALWAYS
+        case Kind.CALL | Kind.CALLX:
+            return 0b111111, 0, 0, _CAREFUL
+        case Kind.ATOMIC:
+            return dst | src | 1, 0, 0, _CAREFUL
+        case Kind.EXIT | Kind.LD_ABS | Kind.LD_IND:
+            return -1, 0, 0, _ALWAYS
 
 
 def _join_linked(wanted: Wanted, linked: tuple[LinkedReg, ...]) -> None:
     """Where one of *linked* is wanted, all are: a branch refined them together."""
+    if not linked:
+        return
     for frameno, is_reg, at in linked:
         if frameno < len(wanted.regs) and (
             wanted.regs[frameno] >> at & 1 if is_reg else at in wanted.slots[frameno]

@@ -27,7 +27,7 @@ def test_cases_have_names_of_their_own() -> None:
     assert all(case.expected for case in CASES)
 
 
-@pytest.mark.parametrize(("case", "kernel"), _questions())
+@pytest.mark.parametrize(("case", "kernel"), list(_questions()))
 def test_verdict(case: Case, kernel: str) -> None:
     program = case.program()
     expected = case.expected[kernel]

@@ -29,6 +29,7 @@ MAX_VAR_OFF = 1 << 29
 
 _CALL, _EXIT, _JA, _JA32, _GOTOX = 0x85, 0x95, 0x05, 0x06, 0x0D
 _LDIMM64 = 0x18
+_JUMP_CLASSES = (isa.InsnClass.JMP, isa.InsnClass.JMP32)
 
 
 @dataclass(slots=True)
@@ -121,9 +122,7 @@ def _check_layout(insns: Sequence[Insn], starts: list[int]) -> None:
     for start, end in zip(starts, [*starts[1:], len(insns)], strict=True):
         for idx in range(start, end):
             insn = insns[idx]
-            if insn.opcode & 6 != 4 or insn.opcode & 7 == isa.InsnClass.ALU:
-                pass
-            elif insn.opcode & 0xF0 not in (0x80, 0x90):
+            if insn.opcode & 7 in _JUMP_CLASSES and insn.opcode & 0xF0 not in (0x80, 0x90):
                 target = idx + 1 + (insn.imm if insn.opcode == _JA32 else insn.off)
                 if not start <= target < end:
                     raise Reject(Reason.JUMP_RANGE, insn=idx, target=target)
@@ -295,11 +294,7 @@ def successors(idx: int, insn: Insn) -> Iterator[int]:
 
 def is_cond_jump(opcode: int) -> bool:
     """Say whether *opcode* is a conditional jump or may_goto."""
-    return opcode & 7 in (isa.InsnClass.JMP, isa.InsnClass.JMP32) and opcode & 0xF0 not in (
-        0x00,
-        0x80,
-        0x90,
-    )
+    return opcode & 7 in _JUMP_CLASSES and opcode & 0xF0 not in (0x00, 0x80, 0x90)
 
 
 def _check_reachable(insns: Sequence[Insn], cfg: Cfg) -> None:

@@ -357,3 +357,31 @@ def test_what_the_kernel_would_go_on_with(text: str, what: str) -> None:
         verdict = check(text)
     assert verdict.last.startswith(f"not supported yet: {what}")
     assert verdict.errno == 95
+
+
+# -- any bytes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("opcode", [0x16, 0x06, 0x15, 0x05, 0xE5])
+def test_no_jump_leaves_its_subprog(opcode: int) -> None:
+    jump = Insn(opcode, imm=3) if opcode == 0x06 else Insn(opcode, off=3)
+    code = (Insn(0xB7), jump, Insn(0x85, src=1, imm=1), Insn(0x95), Insn(0xB7), Insn(0x95))
+    verdict = check("r0 = 0\nexit", insns=code)
+    assert verdict.last == "jump out of range from insn 1 to 5"
+
+
+def test_any_insns_get_a_verdict() -> None:
+    rng = random.Random(4)
+    seen = set()
+    for _ in range(400):
+        insns = [Insn(0xB7, reg, imm=rng.randrange(9)) for reg in (0, 2, 3)]
+        for _ in range(rng.randrange(1, 6)):
+            opcode = rng.choice([*range(0x04, 0xDF, 8), *range(0x05, 0xE6, 8), *range(256)])
+            small = (rng.choice([0, 1, 2, 3, 10]) for _ in range(2))
+            insns.append(Insn(opcode, *small, rng.choice([0, 1, -8]), rng.choice([0, 1, 16, 257])))
+        insns += [Insn(0xB7), Insn(0x95)]
+        for kernel in ("6.18", "7.3"):
+            verdict = check("r0 = 0\nexit", kernel=kernel, log_level=7, insns=tuple(insns))
+            assert verdict.ok == (verdict.errno == 0) == (verdict.xlated is not None)
+            seen.add(verdict.reason)
+    assert len(seen) > 20

@@ -105,6 +105,9 @@ class _Maker:
         if kind < 2:
             for _ in range(self.rng.randrange(1, 4)):
                 self.just_inside()
+        elif kind == 2 and self.prog_type in _PACKET:
+            for _ in range(self.rng.randrange(1, 4)):
+                self.packet()
         elif kind == 2:
             self.ways_that_meet()
         else:
@@ -477,23 +480,44 @@ class _Maker:
         self.access(3)
 
     def packet(self) -> None:
+        """Prove some bytes of the packet by comparing with its end, somehow; use one."""
         start, end = _PACKET[self.prog_type]
-        proven = self.rng.choice((1, 4, 14, 14, 20))
+        proven = self.rng.choice((0, 1, 4, 14, 14, 20))
+        self.emit("call_helper", imm=7)
+        number = self.rng.choice(_NUMBERS)
+        self.emit("mov_reg", number, 0)
         self.emit("ldxw", _PTR, _CTX, start)
         self.emit("ldxw", 2, _CTX, end)
         if self.maybe(0.4):
-            number = self.rng.choice(_NUMBERS)
             if self.maybe(0.8):
-                self.emit("and_imm", number, imm=self.rng.choice((3, 15, 0xFFFF)))
+                self.emit("and_imm", number, imm=self.rng.choice((1, 3, 15, 0xFFFF)))
             self.emit("add_reg", _PTR, number)
-        self.emit("mov_reg", 3, _PTR)
-        self.emit("add_imm", 3, imm=proven)
-        names = ("jgt_reg", "jge_reg", "jlt_reg", "jle_reg")
-        name = self.rng.choice(names)
-        jump = self.emit(name, *((3, 2) if self.maybe(0.5) else (2, 3)))
+        before = self.maybe(0.3)
+        moved = _PTR if self.maybe(0.2) else 3
+        if moved != _PTR:
+            self.emit("mov_reg", moved, _PTR)
+        if self.maybe(0.15):  # now they differ by a number that is not known
+            self.emit("and_imm", number, imm=self.rng.choice((1, 7)))
+            self.emit(self.rng.choice(("add_reg", "add_reg", "sub_reg")), moved, number)
+        self.emit("add_imm", moved, imm=proven)
+        if before:
+            self.emit("mov_reg", 4, moved)
+            self.emit("add_imm", 4, imm=self.rng.choice((-proven, -1, 1)))
+        name = self.rng.choice(("jgt_reg", "jge_reg", "jlt_reg", "jle_reg"))
+        jump = self.emit(name, *((moved, 2) if self.maybe(0.5) else (2, moved)))
+        if self.maybe(0.4):  # the proof may hold on the other way
+            over = self.emit("ja")
+            self.land(jump)
+            jump = over
+        if self.maybe(0.15):
+            again = self.emit(name, *((moved, 2) if self.maybe(0.5) else (2, moved)))
+            self.emit("add_imm", moved, imm=self.rng.choice((0, 1, -1, 8)))
+            self.land(again)
         size = self.rng.choice((1, 2, 4, 8))
-        off = self.rng.choice((0, proven - size, proven - size, proven - size + 1, proven, -1))
-        self.emit(self.rng.choice(_LOADS[size]), 9, _PTR, off)
+        base = self.rng.choice((4, 4, moved) if before else (_PTR, _PTR, moved))
+        shift = 0 if base == _PTR and moved != _PTR else proven
+        ends = (proven - size, proven - size, proven - size + 1, proven - size + 2, 0, -1)
+        self.emit(self.rng.choice(_LOADS[size]), 9, base, self.rng.choice(ends) - shift)
         self.land(jump)
         self.pointer()
 

@@ -70,7 +70,7 @@ class _Model:
         self.program, self.rng = program, rng
         self.bases = 0x1000_0000_0000
         self.things: list[Thing] = []
-        size = rng.choice((0, 1, 13, 14, 15, 20, 40, 64))
+        size = rng.choice((0, 1, 2, 4, 5, 13, 14, 15, 19, 20, 21, 64))
         self.packet = self.thing("packet", size)
         self.ctx = self.thing("ctx", _CTX_SIZES[program.prog_type])
         self.maps = [self.thing("map", 0) for _ in program.maps]

@@ -23,6 +23,7 @@ from verifier.bounds import (
     coerce_to_size,
     const,
     reset_if_broken,
+    settle,
     sign_extend,
     sync,
     unbounded,
@@ -72,7 +73,7 @@ def end(op: EndOp, bits: int, s: Scalar) -> Scalar:
             s = unbounded(*tnum.byte_swap(Tnum(s.value, s.mask), bits))
         case EndOp.LE:
             pass
-    return reset_if_broken(sync(s) if bits == 64 else coerce_to_size(s, bits // 8))
+    return settle(s if bits == 64 else coerce_to_size(s, bits // 8))
 
 
 def add_ptr(base: Scalar, delta: Scalar) -> Scalar:
@@ -105,7 +106,7 @@ def sub_ptr(base: Scalar, delta: Scalar) -> Scalar:
 
 def _finish(width: int, t: Tnum, wide: _Range, low: _Range) -> Scalar:
     s = Scalar(*t, *wide, *low)
-    return reset_if_broken(sync(zext32(s) if width == 32 else s))
+    return settle(zext32(s) if width == 32 else s)
 
 
 def _const(width: int, value: int) -> Scalar:

@@ -45,6 +45,7 @@ __all__ = [
     "reset_if_broken",
     "scalar_attrs",
     "scalar_text",
+    "settle",
     "sign_extend",
     "snum_text",
     "subreg_const",
@@ -142,7 +143,7 @@ def contains(s: Scalar, x: int) -> bool:
     )
 
 
-@lru_cache(maxsize=1 << 14)  # the same insn sees the same scalars on many paths
+@lru_cache(maxsize=1 << 14)
 def sync(s: Scalar) -> Scalar:
     """Return *s* with tnum and ranges tightened by each other; every member is kept.
 
@@ -359,6 +360,12 @@ def is_broken(s: Scalar) -> bool:
 def reset_if_broken(s: Scalar) -> Scalar:
     """Return *s*, or where it contradicts itself its tnum with no range known."""
     return unbounded(s.value, s.mask) if is_broken(s) else s
+
+
+@lru_cache(maxsize=1 << 14)  # the same insn sees the same scalars on many paths
+def settle(s: Scalar) -> Scalar:
+    """Return *s* synced, as every insn leaves a scalar: never one that contradicts itself."""
+    return reset_if_broken(sync(s))
 
 
 def range_within(old: Scalar, cur: Scalar) -> bool:

@@ -13,7 +13,7 @@ from bpfvm.bits import U32_MAX, U64_MAX, s32, s64
 from bpfvm.errors import InternalError
 from bpfvm.isa import JmpOp
 from verifier import tnum
-from verifier.bounds import Scalar, reset_if_broken, sync, unbounded
+from verifier.bounds import Scalar, settle, sync, unbounded
 from verifier.tnum import Tnum
 
 __all__ = ["is_taken", "refine", "refine_same"]
@@ -38,7 +38,7 @@ def refine(op: JmpOp, width: int, a: Scalar, b: Scalar, taken: bool) -> _Pair:
         a, b = _no_bit_set(width, a, b)
     else:
         a, b = _REFINE[_NEGATED[op]](width, a, b)
-    return reset_if_broken(sync(a)), reset_if_broken(sync(b))
+    return settle(a), settle(b)
 
 
 def refine_same(op: JmpOp, width: int, a: Scalar, taken: bool) -> Scalar:
@@ -54,7 +54,7 @@ def refine_same(op: JmpOp, width: int, a: Scalar, taken: bool) -> Scalar:
         fields[first] += 1
         fields[first + 1] -= 1
         a = Scalar(*fields)
-    return reset_if_broken(sync(sync(a)))
+    return settle(sync(a))
 
 
 def _known(width: int, s: Scalar) -> int | None:

@@ -149,15 +149,21 @@ def mul(a: Tnum, b: Tnum) -> Tnum:
     For an unknown bit of *a* both outcomes, with the shifted *b* added and without, are joined.
     """
     value, mask = a
-    acc = Tnum(0, 0)
-    while (value or mask) and acc.mask != U64_MAX:
-        if value & 1:
-            acc = add(acc, b)
-        elif mask & 1:
-            acc = union(acc, add(acc, b))
+    term, term_mask = b
+    acc, acc_mask = 0, 0
+    while (value or mask) and acc_mask != U64_MAX:
+        if (value | mask) & 1:
+            # `add` and `union` on plain ints: this loop runs up to 64 times.
+            total = acc + term & U64_MAX
+            unknown = (acc_mask + term_mask + total ^ total) & U64_MAX | acc_mask | term_mask
+            total &= ~unknown
+            if not value & 1:
+                unknown |= acc ^ total
+                total &= acc & ~unknown
+            acc, acc_mask = total, unknown
         value, mask = value >> 1, mask >> 1
-        b = Tnum(b.value << 1 & U64_MAX, b.mask << 1 & U64_MAX)
-    return acc
+        term, term_mask = term << 1 & U64_MAX, term_mask << 1 & U64_MAX
+    return Tnum(acc, acc_mask)
 
 
 def byte_swap(a: Tnum, bits: int) -> Tnum:

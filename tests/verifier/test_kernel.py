@@ -26,7 +26,7 @@ from bpfvm.program import Program
 from bpfvm.rules import KernelRules
 from bpfvm.vm import MAP_TYPES, REGISTRY
 from bpfvm.xlated import Verdict
-from verifier import alu, bounds, branch
+from verifier import bounds
 
 KERNEL = "6.18"
 _FOLLOWS_US = "not supported yet: "
@@ -125,14 +125,14 @@ def kernel(oracle: Ask) -> Ask:
 def contradictions(monkeypatch: pytest.MonkeyPatch) -> list[bounds.Scalar]:
     """The scalars that contradict themselves while our verifier works."""
     found: list[bounds.Scalar] = []
+    reset = bounds.reset_if_broken
 
     def noted(s: bounds.Scalar) -> bounds.Scalar:
         if bounds.is_broken(s):
             found.append(s)
-        return bounds.reset_if_broken(s)
+        return reset(s)
 
-    monkeypatch.setattr(branch, "reset_if_broken", noted)
-    monkeypatch.setattr(alu, "reset_if_broken", noted)
+    monkeypatch.setattr(bounds, "reset_if_broken", noted)
     return found
 
 
@@ -143,6 +143,7 @@ def test_the_kernel_says_what_the_cases_expect(
     differences = []
     for case in CASES:
         contradictions.clear()
+        bounds.settle.cache_clear()
         verify(case.program())
         if contradictions:
             continue
@@ -161,6 +162,7 @@ def test_the_kernel_says_what_we_say_along_the_edges(
     differences = []
     for seed in range(300):
         contradictions.clear()
+        bounds.settle.cache_clear()
         program = edge_program(seed)
         ours = verify(program, log_level=2)
         if contradictions or ours.last.startswith(_FOLLOWS_US):

@@ -257,7 +257,6 @@ class Walk:
         self._enter_scc(saved)
         cur.parent = saved
         cur.first_insn = idx
-        cur.dfs_depth = saved.dfs_depth + 1
         cur.history, cur.history_len = None, 0
         self._saved.setdefault(key, []).append(saved)
         self._saved_at = (self._jumps, self.processed)

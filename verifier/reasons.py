@@ -228,7 +228,6 @@ class Reason(Enum):
     )
     STR_NOT_READ_ONLY = (EACCES, "R{reg} does not point to a readonly map'")
     STR_NOT_CONST = (EACCES, "R{reg} is not a constant address'")
-    STR_NO_DIRECT = (EACCES, "no direct value access support for this map type")
     STR_NOT_TERMINATED = (EINVAL, "string is not zero-terminated")
 
     # limits

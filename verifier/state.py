@@ -14,15 +14,15 @@ from verifier.bounds import UNKNOWN, ZERO, Scalar, const
 __all__ = [
     "ADD_CONST",
     "FP_REG",
+    "NOT_INIT_REG",
+    "UNKNOWN_REG",
+    "ZERO_REG",
     "FuncState",
     "History",
-    "NOT_INIT_REG",
     "RegState",
     "RegType",
     "StackSlot",
-    "UNKNOWN_REG",
     "VerifierState",
-    "ZERO_REG",
     "const_reg",
     "scalar_reg",
 ]
@@ -154,18 +154,16 @@ class VerifierState:
         history_len: entries of it that the kernel would record too (for its heuristics).
         first_insn, last_insn: insn of *parent*, and the insn executed before this state.
         may_goto_depth: may_gotos passed through on this path.
-        dfs_depth: saved states above.
         sleepable: the context can sleep.
     """
 
     __slots__ = (
         "branches",
-        "dfs_depth",
         "first_insn",
         "frames",
-        "hit_cnt",
         "history",
         "history_len",
+        "hit_cnt",
         "insn_idx",
         "last_insn",
         "may_goto_depth",
@@ -185,7 +183,6 @@ class VerifierState:
         self.first_insn = 0
         self.last_insn = -1
         self.may_goto_depth = 0
-        self.dfs_depth = 0
         self.hit_cnt = 0
         self.miss_cnt = 0
 
@@ -199,7 +196,6 @@ class VerifierState:
         new.first_insn = self.first_insn
         new.last_insn = self.last_insn
         new.may_goto_depth = self.may_goto_depth
-        new.dfs_depth = self.dfs_depth
         return new
 
     @property

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import random
 import time
 from dataclasses import replace
+from pathlib import Path
+from string import Formatter
 
 import pytest
 from walk_kit import build, check
 
+import verifier
 from bpfvm.insn import Insn
 from bpfvm.program import Linkage, Subprog
 from verifier import api
@@ -385,3 +389,27 @@ def test_any_insns_get_a_verdict() -> None:
             assert verdict.ok == (verdict.errno == 0) == (verdict.xlated is not None)
             seen.add(verdict.reason)
     assert len(seen) > 20
+
+
+# -- complaints --------------------------------------------------------------------------------
+
+
+def _raised() -> list[tuple[str, set[str]]]:
+    """Return (reason, names of the values given) for each `Reject(Reason.X, ...)` in the source."""
+    found = []
+    for path in sorted(Path(verifier.__file__).parent.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.Call) and ast.unparse(node.func) == "Reject"):
+                continue
+            names = {kw.arg for kw in node.keywords if kw.arg} - {"before", "after"}
+            reasons = [n.attr for n in ast.walk(node.args[0]) if isinstance(n, ast.Attribute)]
+            found += [(r, names) for r in reasons if r in Reason.__members__]
+    return found
+
+
+def test_every_complaint_gets_the_values_its_words_need() -> None:
+    raised = _raised()
+    for name, given in raised:
+        wanted = {field for _, field, _, _ in Formatter().parse(Reason[name].template) if field}
+        assert given == wanted, name
+    assert {name for name, _ in raised} == set(Reason.__members__)

@@ -10,8 +10,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bpfvm.errors import BpfError, Rejected, RunFault
+    from bpfvm.errors import BpfError, RunFault
     from bpfvm.vm import Object, Prog, Result, assemble, from_bytes, open
+    from bpfvm.xlated import Rejected
 
 __all__ = [
     "BpfError",
@@ -26,7 +27,8 @@ __all__ = [
 ]
 
 _HOME = {
-    **dict.fromkeys(("BpfError", "Rejected", "RunFault"), "bpfvm.errors"),
+    **dict.fromkeys(("BpfError", "RunFault"), "bpfvm.errors"),
+    "Rejected": "bpfvm.xlated",
     **dict.fromkeys(("Object", "Prog", "Result", "assemble", "from_bytes", "open"), "bpfvm.vm"),
 }
 

@@ -9,11 +9,11 @@ from bpfvm import vm
 from bpfvm.console import Report, errno_name, open_object
 from bpfvm.context import PROG_TYPES
 from bpfvm.disasm import disassemble
-from bpfvm.errors import BpfError, Rejected, RunFault
+from bpfvm.errors import BpfError, RunFault
 from bpfvm.exits import Exit
 from bpfvm.insn import encode
 from bpfvm.runtime import RunContext
-from bpfvm.xlated import Verdict
+from bpfvm.xlated import Rejected, Verdict
 
 __all__ = ["asm", "disasm", "run", "verify"]
 

@@ -12,10 +12,10 @@ from rich.text import Text
 from bpfvm import isa, vm
 from bpfvm.console import Report, open_object
 from bpfvm.disasm import insn_text, listing_names
-from bpfvm.errors import BpfError, Rejected
+from bpfvm.errors import BpfError
 from bpfvm.exits import Exit
 from bpfvm.isa import Kind
-from bpfvm.xlated import InsnAux, Xlated
+from bpfvm.xlated import InsnAux, Rejected, Xlated
 
 __all__ = ["dump"]
 

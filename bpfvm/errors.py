@@ -1,15 +1,10 @@
 """The exception tree. Bad input is a `BpfError`; a bug of ours is an `InternalError`.
 
-A rejected program is neither: rejection is a `bpfvm.xlated.Verdict`, and `Rejected` only carries
-one when a run was asked for that the verdict forbids.
+A rejected program is neither: rejection is a value, `bpfvm.xlated.Verdict`; the `Rejected` beside
+it only carries one out of a run that the verdict forbids.
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from bpfvm.xlated import Verdict
 
 __all__ = [
     "AsmError",
@@ -17,7 +12,6 @@ __all__ = [
     "InternalError",
     "LoadError",
     "MapError",
-    "Rejected",
     "RunFault",
     "RunRefused",
     "bug_report",
@@ -66,14 +60,6 @@ class RunFault(BpfError):
     def __init__(self, pc: int, reason: str) -> None:
         self.pc, self.reason = pc, reason
         super().__init__(f"pc {pc}: {reason}")
-
-
-class Rejected(BpfError):
-    """A run was asked for of a program that does not verify."""
-
-    def __init__(self, name: str, verdict: Verdict) -> None:
-        self.verdict = verdict
-        super().__init__(f"{name}: rejected by the verifier: {verdict.last}")
 
 
 class InternalError(Exception):

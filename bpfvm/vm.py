@@ -21,7 +21,7 @@ from arena.arena import ArenaMap
 from bpfvm import helpers, kfuncs, loader, testrun
 from bpfvm.asm import assemble as assemble_text
 from bpfvm.context import PROG_TYPES, Sleepable
-from bpfvm.errors import BpfError, InternalError, Rejected, RunFault
+from bpfvm.errors import BpfError, InternalError, RunFault
 from bpfvm.flow import find_subprogs
 from bpfvm.insn import decode
 from bpfvm.interp import Interpreter
@@ -34,7 +34,7 @@ from bpfvm.proto import Registry
 from bpfvm.rules import NEWEST, KernelRules
 from bpfvm.runtime import Engine, Executable, Fault, Machine, RunContext
 from bpfvm.variables import Variables
-from bpfvm.xlated import Verdict, Xlated, unverified
+from bpfvm.xlated import Rejected, Verdict, Xlated, unverified
 
 if TYPE_CHECKING:
     from jit.engine import Jit

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from bpfvm.errors import BpfError
 from bpfvm.insn import Insn
 from bpfvm.memory import RegionKind
 from bpfvm.program import Program
 from bpfvm.proto import FuncProto, Variant
 
-__all__ = ["CallSite", "InsnAux", "Stats", "Verdict", "Xlated", "unverified"]
+__all__ = ["CallSite", "InsnAux", "Rejected", "Stats", "Verdict", "Xlated", "unverified"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,14 @@ class Verdict:
     reason: str = ""
     stats: Stats = field(default_factory=Stats)
     xlated: Xlated | None = None
+
+
+class Rejected(BpfError):
+    """A run was asked for of a program that does not verify."""
+
+    def __init__(self, name: str, verdict: Verdict) -> None:
+        self.verdict = verdict
+        super().__init__(f"{name}: rejected by the verifier: {verdict.last}")
 
 
 def unverified(program: Program) -> Xlated:

@@ -14,9 +14,9 @@ from elf_kit import EXAMPLES, section_headers
 from bpfvm import __main__ as process
 from bpfvm import vm
 from bpfvm.errors import BpfError, RunFault
-from bpfvm.xlated import Rejected
 from bpfvm.loader import load_elf
 from bpfvm.runtime import RunContext
+from bpfvm.xlated import Rejected
 from verifier import explore
 
 EXIT = "9500000000000000"

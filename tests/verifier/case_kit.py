@@ -124,7 +124,8 @@ def read_cases() -> Iterator[Case]:
 def _read_case(family: str, part: str) -> Case:
     name, *lines = part.strip().split("\n")
     code: list[str] = []
-    patches, expected, logs = [], {}, []
+    patches, logs = [], []
+    expected: dict[str, Expected] = {}
     for line in lines:
         word, _, rest = line.partition(" ")
         if word == "=>":
@@ -154,7 +155,7 @@ def _statements(line: str) -> Iterator[str]:
 
 def _read_expected(text: str) -> tuple[tuple[str, ...], Expected]:
     word, _, rest = text.partition(" ")
-    kernels = KERNELS
+    kernels: tuple[str, ...] = KERNELS
     if word in KERNELS:
         kernels, (word, _, rest) = (word,), rest.partition(" ")
     if word == "accept":

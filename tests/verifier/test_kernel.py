@@ -159,7 +159,7 @@ def test_the_kernel_says_what_the_cases_expect(
 def test_the_kernel_says_what_we_say_along_the_edges(
     kernel: Ask, contradictions: list[bounds.Scalar]
 ) -> None:
-    differences = []
+    differences: list[tuple[object, ...]] = []
     for seed in range(300):
         contradictions.clear()
         bounds.settle.cache_clear()
@@ -180,7 +180,7 @@ def test_the_kernel_says_what_we_say_along_the_edges(
 @pytest.mark.parametrize("case", [pytest.param(c, id=f"{c.family}: {c.name}") for c in CASES[::6]])
 def test_a_request_says_what_the_case_says(case: Case) -> None:
     expected = case.expected[KERNEL]
-    load = answer({**request_of(case), "kernel": KERNEL})["load"]
+    load: Any = answer({**request_of(case), "kernel": KERNEL})["load"]
     assert load["errno"] == expected.errno
     if expected.errno:
         assert expected.fits(last_line(load["log"]))

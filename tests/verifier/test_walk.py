@@ -15,7 +15,7 @@ from walk_kit import build, check
 import verifier
 from bpfvm.insn import Insn
 from bpfvm.program import Linkage, Subprog
-from verifier import api
+from verifier import api, cfg
 from verifier.reasons import Reason
 
 STATE_FREQ = 8  # BPF_F_TEST_STATE_FREQ: save a state wherever one is looked for
@@ -228,12 +228,12 @@ def test_pruning_never_accepts_what_a_full_walk_rejects(
 ) -> None:
     rng = random.Random(20)
     pruned = 0
-    before = api.check_program
+    before = cfg.check_program
 
     def unpruned(*args: object) -> object:
-        cfg = before(*args)  # type: ignore[arg-type]
-        cfg.prune = set()
-        return cfg
+        found = before(*args)  # type: ignore[arg-type]
+        found.prune = set()
+        return found
 
     for _ in range(150):
         text = _random_program(rng)
@@ -381,8 +381,8 @@ def test_any_insns_get_a_verdict() -> None:
         insns = [Insn(0xB7, reg, imm=rng.randrange(9)) for reg in (0, 2, 3)]
         for _ in range(rng.randrange(1, 6)):
             opcode = rng.choice([*range(0x04, 0xDF, 8), *range(0x05, 0xE6, 8), *range(256)])
-            small = (rng.choice([0, 1, 2, 3, 10]) for _ in range(2))
-            insns.append(Insn(opcode, *small, rng.choice([0, 1, -8]), rng.choice([0, 1, 16, 257])))
+            dst, src = rng.choices([0, 1, 2, 3, 10], k=2)
+            insns.append(Insn(opcode, dst, src, rng.choice([0, 1, -8]), rng.choice([0, 1, 16, 257])))
         insns += [Insn(0xB7), Insn(0x95)]
         for kernel in ("6.18", "7.3"):
             verdict = check("r0 = 0\nexit", kernel=kernel, log_level=7, insns=tuple(insns))

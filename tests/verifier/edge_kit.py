@@ -17,7 +17,7 @@ from bpfvm.isa import TABLE, InsnDef, Kind
 from bpfvm.maps.base import MapFlags, MapType
 from bpfvm.program import MapDef, Program
 
-__all__ = ["edge_program"]
+__all__ = ["STYLES", "edge_program"]
 
 _ROWS = {row.mnemonic: row for row in TABLE}
 _MAPS = (
@@ -39,6 +39,9 @@ _PACKET = {"xdp": (0, 4), "sched_cls": (76, 80)}
 #: r6 keeps the context, r7 a pointer, r8 and r9 numbers; r0 to r5 are for a while.
 _NUMBERS = (8, 9)
 _CTX, _PTR, _FP = 6, 7, 10
+#: Registers and stack slots whose numbers differ from way to way; slots with an address, without.
+_HOMES = (8, 9, -8, -16)
+_ALIAS, _SCRATCH = -32, -40
 #: A state is saved wherever one may be: more is pruned.
 _TEST_STATE_FREQ = 8
 #: Bytes behind the pointers of `just_inside`.
@@ -47,10 +50,16 @@ _MIRRORED = {"jgt": "jlt", "jge": "jle", "jsgt": "jslt", "jsge": "jsle"}
 _OPPOSITE = {"jgt": "jle", "jge": "jlt", "jsgt": "jsle", "jsge": "jslt"}
 
 
-def edge_program(seed: int) -> Program:
-    """Return the program of *seed*."""
+#: What a program is about: indices just inside or outside, packets, ways that meet again, or
+#: some of everything.
+STYLES = ("index", "packet", "ways", "mixed")
+
+
+def edge_program(seed: int, style: str | None = None) -> Program:
+    """Return the program of *seed*, of any style unless one is given."""
     rng = random.Random(seed)
-    maker = _Maker(rng, rng.choice(_TYPES))
+    style = style or rng.choice(STYLES)
+    maker = _Maker(rng, rng.choice(sorted(_PACKET) if style == "packet" else _TYPES), style)
     insns = maker.program()
     return Program(
         f"edge-{seed}",
@@ -67,9 +76,11 @@ def edge_program(seed: int) -> Program:
 class _Maker:
     rng: random.Random
     prog_type: str
+    style: str
     insns: list[Insn] = field(default_factory=list)
     depth: int = 0
     calls: list[int] = field(default_factory=list)
+    has_alias: bool = False
 
     def emit(
         self, row: str | InsnDef, dst: int = 0, src: int = 0, off: int = 0, imm: int = 0
@@ -101,18 +112,14 @@ class _Maker:
         for off in (-8, -16, -24):
             if self.maybe(0.6):
                 self.emit("stdw", _FP, off=off, imm=self.some())
-        kind = self.rng.randrange(5)
-        if kind < 2:
-            for _ in range(self.rng.randrange(1, 4)):
-                self.just_inside()
-        elif kind == 2 and self.prog_type in _PACKET:
-            for _ in range(self.rng.randrange(1, 4)):
-                self.packet()
-        elif kind == 2:
-            self.ways_that_meet()
-        else:
-            for _ in range(self.rng.randrange(1, 8)):
-                self.statement()
+        statement = {
+            "index": self.just_inside,
+            "packet": self.packet,
+            "ways": self.ways_that_meet,
+            "mixed": self.statement,
+        }[self.style]
+        for _ in range(self.rng.randrange(1, {"mixed": 8, "ways": 3}.get(self.style, 3))):
+            statement()
         self.emit("mov_imm", 0)
         self.emit("exit")
         if self.calls:
@@ -271,13 +278,16 @@ class _Maker:
         What a number is used for comes late, and after more branches: a state may be pruned only
         where the numbers that matter are the same.
         """
-        homes = [8, 9, -8, -16]
-        for home in homes:
-            self.set_home(home, self.rng.choice((0, 1, 2)))
+        self.aliases()
+        # The way that jumps is walked last: there a number is wrong now and then.
+        homes = [self.rng.choice(_HOMES)] * 4 + list(_HOMES)
+        for home in _HOMES:
+            self.set_home(home, self.rng.choice((0, 1, 2, 17, 200)))
         for _ in range(self.rng.randrange(1, 4)):
             self.emit("call_helper", imm=7)
-            jump = self.emit(self.rng.choice(("jeq_imm", "jgt_imm", "jset_imm")), 0, imm=3)
-            self.set_home(self.rng.choice(homes), self.rng.choice((0, 4, 8, 15, 16, 17, 200)))
+            row = self.rng.choice(("jeq_imm", "jgt_imm", "jset_imm", "jgt32_imm"))
+            jump = self.emit(row, 0, imm=3)
+            self.set_home(self.rng.choice(homes), self.rng.choice((0, 4, 8, 15, 15, 16)))
             self.land(jump)
             if self.maybe(0.3):
                 self.move_home(self.rng.choice(homes), self.rng.choice(homes))
@@ -286,38 +296,86 @@ class _Maker:
             jump = self.emit("jeq_imm", 0, imm=self.some())
             self.emit("mov_imm", 1)
             self.land(jump)
-        home = self.rng.choice(homes)
-        self.move_home(4, home)
+        self.move_home(4, self.rng.choice(homes))
         if self.maybe(0.4):
             jump = self.emit(self.rng.choice(("jle_imm", "jlt_imm")), 4, imm=16)
             self.emit("mov_imm", 4)
             self.land(jump)
         elif self.maybe(0.3):
-            self.move_home(5, self.rng.choice(homes))
+            self.move_home(5, self.rng.choice((8, 9)))
             self.emit(self.rng.choice(("add_reg", "and_reg", "sub_reg", "or_reg")), 4, 5)
-        self.emit("mov_reg", 3, _PTR)
-        if self.maybe(0.5):
-            self.emit("lddw_map_idx_value", 3, imm=1)
-            self.insns.append(Insn(0))
+        self.emit("lddw_map_idx_value", 3, imm=1)
+        self.insns.append(Insn(0))
         self.emit("add_reg", 3, 4)
         self.emit("ldxb", 0, 3, 0)
+
+    def aliases(self) -> None:
+        """Leave addresses of the stack in r7 and in slots."""
+        self.emit("mov_reg", _PTR, _FP)
+        self.emit("add_imm", _PTR, imm=-16)
+        # Once an address lies in memory nobody knows any more which slots are read.
+        self.has_alias = self.maybe(0.2)
+        if self.has_alias:
+            self.emit("mov_reg", 5, _FP)
+            self.emit("stxdw", _FP, 5, _ALIAS)
+
+    def home_at(self, home: int) -> tuple[int, int]:
+        """Return register and offset through which the stack slot *home* may be used: r10, r7,
+        one of r0 to r3 made for it, or one that was filled."""
+        kind = self.rng.randrange(6)
+        if kind == 0:
+            return _PTR, home + 16
+        reg = self.rng.randrange(4)
+        if kind == 2 and self.has_alias:
+            self.emit("ldxdw", reg, _FP, _ALIAS)
+            return reg, home
+        if kind > 4:
+            return _FP, home
+        if kind == 3:
+            self.emit("mov_imm", reg, imm=home)
+            self.emit("add_reg", reg, _FP)
+        else:
+            self.emit("mov_reg", reg, _FP)
+            self.emit("add_imm", reg, imm=home)
+        if self.maybe(0.5):
+            # Something else happens between the address and its use.
+            self.emit("stdw", _FP, 0, _SCRATCH, 0)
+            self.emit("mov_imm", 5)
+            row = self.rng.choice(("lock_fetch_add", "lock_xchg", "lock_add", "ldxdw"))
+            self.emit(row, *((5, _FP) if row == "ldxdw" else (_FP, 5)), _SCRATCH)
+        return reg, 0
 
     def set_home(self, home: int, value: int) -> None:
         """Put a number into a register, or at an offset from r10 if *home* is negative."""
         if home >= 0:
             self.emit("mov_imm", home, imm=value)
-        elif self.maybe(0.5):
-            self.emit("stdw", _FP, off=home, imm=value)
+            return
+        base, off = self.home_at(home)
+        kind = self.rng.randrange(5)
+        if kind < 2:
+            self.emit("stdw", base, 0, off, value)
+            return
+        self.emit("mov_imm", 5, imm=value)
+        if kind == 2:
+            self.emit("lock_xchg", base, 5, off)
+        elif kind == 3 and base != _FP and self.has_alias:
+            self.emit("mov_reg", 1, base)
+            self.emit("add_imm", 1, imm=off)
+            self.emit("mov_reg", 2, 5)
+            self.calls.append(self.emit("call_local"))
         else:
-            self.emit("mov_imm", 5, imm=value)
-            self.emit("stxdw", _FP, 5, home)
+            self.emit("stxdw", base, 5, off)
 
     def move_home(self, to: int, home: int) -> None:
         """Copy from one place to another."""
         source = home
         if home < 0:
             source = 5 if to < 0 else to
-            self.emit("ldxdw", source, _FP, home)
+            base, off = self.home_at(home)
+            if self.maybe(0.2):
+                self.emit("load_acquire64", source, base, off)
+            else:
+                self.emit("ldxdw", source, base, off)
         if to < 0:
             self.emit("stxdw", _FP, source, to)
         elif to != source:
@@ -480,46 +538,49 @@ class _Maker:
         self.access(3)
 
     def packet(self) -> None:
-        """Prove some bytes of the packet by comparing with its end, somehow; use one."""
+        """Prove some bytes of the packet by comparing with its end, somehow; use the last."""
         start, end = _PACKET[self.prog_type]
-        proven = self.rng.choice((0, 1, 4, 14, 14, 20))
-        self.emit("call_helper", imm=7)
+        proven = self.rng.choice((1, 2, 4, 8, 14, 14, 20))
         number = self.rng.choice(_NUMBERS)
+        self.emit("call_helper", imm=7)
         self.emit("mov_reg", number, 0)
+        self.emit("and_imm", number, imm=self.rng.choice((1, 3, 7, 15, 0xFFFF)))
         self.emit("ldxw", _PTR, _CTX, start)
         self.emit("ldxw", 2, _CTX, end)
         if self.maybe(0.4):
-            if self.maybe(0.8):
-                self.emit("and_imm", number, imm=self.rng.choice((1, 3, 15, 0xFFFF)))
             self.emit("add_reg", _PTR, number)
-        before = self.maybe(0.3)
         moved = _PTR if self.maybe(0.2) else 3
         if moved != _PTR:
             self.emit("mov_reg", moved, _PTR)
-        if self.maybe(0.15):  # now they differ by a number that is not known
+        if self.maybe(0.1):  # now they differ by a number that is not known
             self.emit("and_imm", number, imm=self.rng.choice((1, 7)))
             self.emit(self.rng.choice(("add_reg", "add_reg", "sub_reg")), moved, number)
         self.emit("add_imm", moved, imm=proven)
-        if before:
-            self.emit("mov_reg", 4, moved)
-            self.emit("add_imm", 4, imm=self.rng.choice((-proven, -1, 1)))
-        name = self.rng.choice(("jgt_reg", "jge_reg", "jlt_reg", "jle_reg"))
-        jump = self.emit(name, *((moved, 2) if self.maybe(0.5) else (2, moved)))
-        if self.maybe(0.4):  # the proof may hold on the other way
-            over = self.emit("ja")
-            self.land(jump)
-            jump = over
+        jump = self.outside(moved)
         if self.maybe(0.15):
-            again = self.emit(name, *((moved, 2) if self.maybe(0.5) else (2, moved)))
+            again = self.emit("jgt_reg", *((moved, 2) if self.maybe(0.5) else (2, moved)))
             self.emit("add_imm", moved, imm=self.rng.choice((0, 1, -1, 8)))
             self.land(again)
-        size = self.rng.choice((1, 2, 4, 8))
-        base = self.rng.choice((4, 4, moved) if before else (_PTR, _PTR, moved))
-        shift = 0 if base == _PTR and moved != _PTR else proven
-        ends = (proven - size, proven - size, proven - size + 1, proven - size + 2, 0, -1)
-        self.emit(self.rng.choice(_LOADS[size]), 9, base, self.rng.choice(ends) - shift)
+        size = self.rng.choice([n for n in (1, 2, 4, 8) if n <= proven])
+        base = self.rng.choice((_PTR, moved))
+        shift = proven if base == moved else 0
+        off = proven - size + self.rng.choice((0, 0, 0, 0, 1, 2)) - shift
+        self.emit(self.rng.choice(_LOADS[size]), 9, base, off if self.maybe(0.95) else -1)
         self.land(jump)
         self.pointer()
+
+    def outside(self, moved: int) -> int:
+        """Jump away if *moved* lies behind the packet's end, or nearly so; return the jump."""
+        away = (("jgt", moved, 2), ("jge", moved, 2), ("jlt", 2, moved), ("jle", 2, moved))
+        stay = (("jle", moved, 2), ("jlt", moved, 2), ("jge", 2, moved), ("jgt", 2, moved))
+        is_direct = self.maybe(0.5)
+        name, a, b = self.rng.choice(away if is_direct or self.maybe(0.1) else stay)
+        jump = self.emit(f"{name}_reg", a, b)
+        if is_direct:
+            return jump
+        over = self.emit("ja")
+        self.land(jump)
+        return over
 
     # -- calls ------------------------------------------------------------------------------------
 

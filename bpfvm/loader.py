@@ -18,7 +18,6 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from bpfvm.asm import assemble
 from bpfvm.btf import Btf, BtfExt
 from bpfvm.compile import compile_c
 from bpfvm.elf import MAGIC, Elf
@@ -29,7 +28,7 @@ from bpfvm.flow import find_subprogs
 from bpfvm.insn import decode
 from bpfvm.program import ObjectFile, Program
 
-__all__ = ["MAX_FILE_SIZE", "load_elf", "load_function", "load_path"]
+__all__ = ["MAX_FILE_SIZE", "load_elf", "load_function", "load_path", "load_text"]
 
 #: Larger files are refused unread: the largest objects in use have a few MiB.
 MAX_FILE_SIZE = 32 << 20
@@ -61,7 +60,7 @@ def load_path(path: str | os.PathLike[str], helpers: Mapping[str, int] = _NO_HEL
             text = data.decode()
         except UnicodeDecodeError as err:
             raise LoadError(f"{origin}: not text: bad UTF-8 at byte {err.start}") from None
-        return assemble(text, origin, helpers=helpers)
+        return load_text(text, origin, helpers)
     if suffix in _RAW_SUFFIXES:
         return _load_raw(data, origin)
     if suffix == ".o":
@@ -70,6 +69,18 @@ def load_path(path: str | os.PathLike[str], helpers: Mapping[str, int] = _NO_HEL
         f"{origin}: not an ELF object, and the name does not tell what it is "
         "(.c, .s or .asm, .bin or .raw)"
     )
+
+
+def load_text(text: str, origin: str, helpers: Mapping[str, int] = _NO_HELPERS) -> ObjectFile:
+    """Return what assembly *text* describes (`bpfvm.asm`).
+
+    Raises:
+        AsmError: at the first thing that is wrong.
+    """
+    # The parser takes longer to import than most objects to load and run, and they need none.
+    from bpfvm.asm import assemble
+
+    return assemble(text, origin, helpers=helpers)
 
 
 def load_elf(data: bytes, origin: str) -> ObjectFile:

@@ -19,7 +19,6 @@ import verifier
 from arena import kfuncs as arena_kfuncs
 from arena.arena import ArenaMap
 from bpfvm import helpers, kfuncs, loader, testrun
-from bpfvm.asm import assemble as assemble_text
 from bpfvm.context import PROG_TYPES, Sleepable
 from bpfvm.errors import BpfError, InternalError, RunFault
 from bpfvm.flow import find_subprogs
@@ -327,7 +326,7 @@ def assemble(text: str, origin: str = "<text>") -> Object:
     Raises:
         AsmError: at the first thing that is wrong.
     """
-    return Object(assemble_text(text, origin, helpers=HELPER_IDS))
+    return Object(loader.load_text(text, origin, HELPER_IDS))
 
 
 def from_bytes(

@@ -229,6 +229,12 @@ def test_a_signal_ends_the_run(rig: Rig, op: Op, body: str) -> None:
             raise Alarm
 
     before = signal.signal(signal.SIGALRM, strike)
+
+    def armed_run() -> None:
+        nonlocal armed
+        armed = True
+        linked.run(rig.context(xlated, may_goto_limit=1 << 60), 0)
+
     unraisable = sys.unraisablehook
     lost: list[object] = []
     sys.unraisablehook = lost.append
@@ -236,8 +242,7 @@ def test_a_signal_ends_the_run(rig: Rig, op: Op, body: str) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0.002, 0.0021)
         for _ in range(20):
             with pytest.raises(Alarm):
-                armed = True
-                linked.run(rig.context(xlated, may_goto_limit=1 << 60), 0)
+                armed_run()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -382,7 +382,8 @@ def test_any_insns_get_a_verdict() -> None:
         for _ in range(rng.randrange(1, 6)):
             opcode = rng.choice([*range(0x04, 0xDF, 8), *range(0x05, 0xE6, 8), *range(256)])
             dst, src = rng.choices([0, 1, 2, 3, 10], k=2)
-            insns.append(Insn(opcode, dst, src, rng.choice([0, 1, -8]), rng.choice([0, 1, 16, 257])))
+            off, imm = rng.choice([0, 1, -8]), rng.choice([0, 1, 16, 257])
+            insns.append(Insn(opcode, dst, src, off, imm))
         insns += [Insn(0xB7), Insn(0x95)]
         for kernel in ("6.18", "7.3"):
             verdict = check("r0 = 0\nexit", kernel=kernel, log_level=7, insns=tuple(insns))

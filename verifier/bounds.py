@@ -31,16 +31,11 @@ __all__ = [
     "UNKNOWN",
     "ZERO",
     "Scalar",
-    "bounds_equal",
     "coerce_to_size",
     "const",
-    "const_value",
     "contains",
-    "from_tnum",
     "is_broken",
-    "is_const",
     "is_u32",
-    "is_unknown",
     "range_within",
     "reset_if_broken",
     "scalar_attrs",
@@ -48,7 +43,6 @@ __all__ = [
     "settle",
     "sign_extend",
     "snum_text",
-    "subreg_const",
     "sync",
     "unbounded",
     "unum_text",
@@ -94,31 +88,6 @@ def const(value: int) -> Scalar:
 def unbounded(value: int, mask: int) -> Scalar:
     """Return the tnum (*value*, *mask*) with no range known: a superset of any scalar with it."""
     return Scalar(value, mask, S64_MIN, S64_MAX, 0, U64_MAX, S32_MIN, S32_MAX, 0, U32_MAX)
-
-
-def from_tnum(t: Tnum) -> Scalar:
-    """Return the scalar with exactly the members of *t*, its ranges derived."""
-    return sync(unbounded(t.value, t.mask))
-
-
-def is_const(s: Scalar) -> bool:
-    """Return whether all 64 bits are known."""
-    return not s.mask
-
-
-def const_value(s: Scalar) -> int:
-    """Return the value of a constant, unsigned; meaningful only where `is_const(s)`."""
-    return s.value
-
-
-def is_unknown(s: Scalar) -> bool:
-    """Return whether nothing at all is known."""
-    return s == UNKNOWN
-
-
-def subreg_const(s: Scalar) -> int | None:
-    """Return the low 32 bits where the tnum knows all of them, else None."""
-    return None if s.mask & U32_MAX else s.value & U32_MAX
 
 
 def is_u32(s: Scalar) -> bool:
@@ -382,11 +351,6 @@ def range_within(old: Scalar, cur: Scalar) -> bool:
         and not cur.mask & ~old.mask
         and cur.value & ~old.mask == old.value
     )
-
-
-def bounds_equal(a: Scalar, b: Scalar) -> bool:
-    """Return whether everything known of the two is the same."""
-    return a == b
 
 
 def snum_text(value: int) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from bpfvm.bits import U32_MAX, U64_MAX, bswap, hi32, s32, s64, to_unsigned
+from bpfvm.bits import U32_MAX, U64_MAX, bswap, hi32, s32, s64
 
 __all__ = [
     "UNKNOWN",
@@ -18,10 +18,7 @@ __all__ = [
     "and_",
     "arshift",
     "byte_swap",
-    "cast",
-    "clear_subreg",
     "const",
-    "const_subreg",
     "contains",
     "intersect",
     "is_aligned",
@@ -206,29 +203,14 @@ def next_member(a: Tnum, x: int) -> int:
     return a.value | ((distance | below | (~a.mask & U64_MAX)) + 1 & a.mask)
 
 
-def cast(a: Tnum, size: int) -> Tnum:
-    """Return *a* cut to its low *size* bytes."""
-    return Tnum(to_unsigned(a.value, 8 * size), to_unsigned(a.mask, 8 * size))
-
-
 def subreg(a: Tnum) -> Tnum:
     """Return *a* cut to its low 32 bits."""
     return Tnum(a.value & U32_MAX, a.mask & U32_MAX)
 
 
-def clear_subreg(a: Tnum) -> Tnum:
-    """Return *a* with its low 32 bits known to be zero."""
-    return Tnum(hi32(a.value), hi32(a.mask))
-
-
 def with_subreg(a: Tnum, low: Tnum) -> Tnum:
     """Return *a* with its low 32 bits replaced by those of *low*."""
     return Tnum(hi32(a.value) | low.value & U32_MAX, hi32(a.mask) | low.mask & U32_MAX)
-
-
-def const_subreg(a: Tnum, value: int) -> Tnum:
-    """Return *a* with its low 32 bits known to be those of *value*."""
-    return Tnum(hi32(a.value) | value & U32_MAX, hi32(a.mask))
 
 
 def is_aligned(a: Tnum, size: int) -> bool:

@@ -16,6 +16,7 @@ from domain_kit import compare, compute
 
 from bpfvm.bits import U32_MAX, U64_MAX, bswap, sext
 from bpfvm.isa import AluOp, AtomicOp, CallKind, EndOp, JmpOp, Kind, LdKind, lookup
+from bpfvm.maps.base import MapType
 from bpfvm.program import Program
 
 __all__ = ["Unsafe", "run"]
@@ -295,7 +296,7 @@ class _Model:
                 self.get(4)
             if helper_id == 1:
                 key = number(self.load(self.get(2), 0, 4))
-                is_array = defn.name in ("array", "one")
+                is_array = defn.map_type == MapType.ARRAY
                 is_there = key < defn.max_entries if is_array else self.rng.random() < 0.5
                 return Pointer(self.values[index], 0) if is_there else 0
         if helper_id == 6:

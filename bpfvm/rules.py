@@ -83,6 +83,18 @@ class KernelRules:
     ctx_const_offset: bool = _rule(
         False, True, "contexts that are not rewritten may be read through ctx + constant"
     )
+    packet_keeps_range: bool = _rule(
+        False, True, "a proven packet pointer minus a non-negative unknown keeps its range"
+    )
+    same_register_decided: bool = _rule(
+        False, True, "a comparison of a register with itself is predicted"
+    )
+    null_check_by_register: bool = _rule(
+        False, True, "a comparison with a register known to be 0 is a null check"
+    )
+    variable_zero_fill: bool = _rule(
+        False, True, "a variable-offset stack read over spilled zeros gives 0"
+    )
     packet_region_messages: bool = _rule(
         False, True, "packet bounds errors use the min/max value lines"
     )

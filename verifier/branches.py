@@ -15,7 +15,6 @@ from verifier.bounds import ZERO, const
 from verifier.env import Env, Step
 from verifier.fields import check_fields
 from verifier.precision import mark_reg
-from verifier.reasons import Reason, Reject
 from verifier.state import (
     ADD_CONST,
     AT_PKT_END,
@@ -86,13 +85,14 @@ def compile_jcond(env: Env, idx: int, insn: Insn, row: InsnDef, target: int) -> 
         return refused
     op, next_idx = jmp_op(row), idx + 1
     imm = scalar_reg(imm_operand(insn))
-    is_null_test = not is_reg and insn.imm == 0 and width == 64
-    is_null_test = is_null_test and op in (JmpOp.JEQ, JmpOp.JNE)
+    is_equality = width == 64 and op in (JmpOp.JEQ, JmpOp.JNE)
 
     def step(env: Env, frame: FuncState) -> int:
         a = readable(frame, dst)
         b = readable(frame, src) if is_reg else imm
-        if a.type is _SCALAR and b.type is _SCALAR:
+        if dst == src and is_reg and env.rules.same_register_decided:
+            taken = _same_taken(op, width, a)
+        elif a.type is _SCALAR and b.type is _SCALAR:
             taken = branch.is_taken(op, width, a.scalar, b.scalar)
         else:
             taken = _pointer_taken(op, width, a, b)
@@ -104,6 +104,8 @@ def compile_jcond(env: Env, idx: int, insn: Insn, row: InsnDef, target: int) -> 
             if env.log.on:
                 env.log.state(idx, frame)
             return target if taken else next_idx
+        if is_reg and is_equality and env.rules.null_check_by_register:
+            _rely_on_zero(env, dst, src, a, b)
         linked = _collect(env, a, b) if a.id or b.id else ()
         other = env.push(target)
         there = other.frames[-1]
@@ -125,12 +127,13 @@ def compile_jcond(env: Env, idx: int, insn: Insn, row: InsnDef, target: int) -> 
                 if a.id:
                     _sync(env.cur, dst, linked)
                     _sync(other, dst, linked)
+        elif is_equality and (nullable := _null_tested(a, b)) is not None:
+            if not is_reg or env.rules.null_check_by_register:
+                keep = env.rules.null_check_keeps_id
+                _settle_null(env.cur, nullable.id, is_null=op is JmpOp.JNE, keeps_id=keep)
+                _settle_null(other, nullable.id, is_null=op is JmpOp.JEQ, keeps_id=keep)
         elif is_reg and width == 64:
             _compare_pointers(env.cur, other, op, dst, src, a, b)
-        elif is_null_test and a.type.may_be_null:
-            keep = env.rules.null_check_keeps_id
-            _settle_null(env.cur, a.id, is_null=op is JmpOp.JNE, keeps_id=keep)
-            _settle_null(other, a.id, is_null=op is JmpOp.JEQ, keeps_id=keep)
         if env.log.on:
             env.log.state(idx, frame)
         return next_idx
@@ -156,6 +159,34 @@ def _pointer_taken(op: JmpOp, width: int, a: RegState, b: RegState) -> bool | No
     if op is JmpOp.JEQ:
         return False
     return True if op is JmpOp.JNE else None
+
+
+_ALWAYS_SAME = (JmpOp.JEQ, JmpOp.JGE, JmpOp.JLE, JmpOp.JSGE, JmpOp.JSLE)
+
+
+def _same_taken(op: JmpOp, width: int, reg: RegState) -> bool | None:
+    """Predict a comparison of a register with itself."""
+    if op is not JmpOp.JSET:
+        return op in _ALWAYS_SAME
+    if reg.type is not _SCALAR:
+        return None
+    s = reg.scalar
+    low, high = (s.smin, s.smax) if width == 64 else (s.s32_min, s.s32_max)
+    return True if low > 0 or high < 0 else branch.is_taken(op, width, s, s)
+
+
+def _null_tested(a: RegState, b: RegState) -> RegState | None:
+    """Return the maybe-null pointer of the two where the other is a known 0."""
+    for pointer, zero in ((a, b), (b, a)):
+        if pointer.type.may_be_null and zero.type is _SCALAR and zero.scalar == ZERO:
+            return pointer
+    return None
+
+
+def _rely_on_zero(env: Env, dst: int, src: int, a: RegState, b: RegState) -> None:
+    """A register that stands for NULL in a null check must stay 0."""
+    if _null_tested(a, b) is not None:
+        mark_reg(env, src if b.type is _SCALAR else dst)
 
 
 _FLIPPED = {

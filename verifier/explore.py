@@ -177,7 +177,7 @@ class Walk:
         key = (idx, cur.frames[-1].callsite)
         states = self._saved.get(key)
         if states:
-            self._max_states = max(self._max_states, len(states))
+            found = len(states)
             is_force = idx in env.cfg.force
             dropped = False
             for old in reversed(states):
@@ -210,6 +210,8 @@ class Walk:
                 if old.miss_cnt > old.hit_cnt * n + n:
                     old.miss_cnt = -1
                     dropped = True
+            # The kernel counts only where none of them covered.
+            self._max_states = max(self._max_states, found)
             if dropped:
                 self._drop(states)
         if add:

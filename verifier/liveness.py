@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bpfvm.insn import Insn
-from bpfvm.isa import AluOp, CallKind, InsnDef, Kind
+from bpfvm.isa import AluOp, AtomicOp, CallKind, InsnDef, Kind
 from verifier.cfg import Cfg, successors
 from verifier.state import FP_REG
 
@@ -77,7 +77,7 @@ def _after(insn: Insn, row: InsnDef, regs: _Regs) -> _Regs:
         case Kind.CALL | Kind.CALLX | Kind.LD_ABS | Kind.LD_IND:
             return (_NONE,) * 6 + regs[6:]
         case Kind.ATOMIC if row.fetch:
-            return _set(_set(regs, insn.src, _NONE), 0, _NONE)
+            return _set(regs, 0 if row.op is AtomicOp.CMPXCHG else insn.src, _NONE)
         case Kind.NEG | Kind.END | Kind.MOV | Kind.MOVSX | Kind.LDIMM64 | Kind.LDX | Kind.LOAD_ACQ:
             new = _NONE
         case Kind.CAST_KERN | Kind.CAST_USER:

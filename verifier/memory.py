@@ -306,28 +306,30 @@ def _check_alignment(env: Env, pointer: RegState, off: int, size: int, strict: b
     if size == 1 or kind is _ARENA or kind is _SCALAR:
         return
     is_packet = kind in _PACKETS
-    if is_packet:
-        strict = bool(env.program.flags & STRICT_ALIGNMENT)
-    elif kind is not _STACK and not strict and not env.program.flags & STRICT_ALIGNMENT:
-        return
-    if not strict and kind is not _STACK:
+    by_flag = bool(env.program.flags & STRICT_ALIGNMENT)
+    if kind is not _STACK and not by_flag and (is_packet or not strict):
         return
     s = pointer.scalar
     fixed = pointer.off + off + (2 if is_packet else 0)
     t = tnum.add(bounds.var_off(s), tnum.const(u64(fixed)))
     if not (t.value | t.mask) & (size - 1):
         return
-    if is_packet:
-        var_off = "" if env.rules.pointer_off_in_range else var_off_text(s)
-        raise Reject(
-            Reason.MISALIGNED_PACKET, var_off=var_off, reg_off=pointer.off, off=off, size=size
-        )
     if env.rules.pointer_off_in_range:
-        whole = tnum.add(bounds.var_off(s), tnum.const(u64(pointer.off)))
+        whole = _signed_text(tnum.add(bounds.var_off(s), tnum.const(u64(pointer.off))))
+        if is_packet:
+            raise Reject(Reason.MISALIGNED_PACKET_ONE, var_off=whole, off=off, size=size)
         raise Reject(
             Reason.MISALIGNED_ONE,
             what=_ALIGN_WORDS.get(kind, ""),
-            var_off=_signed_text(whole),
+            var_off=whole,
+            off=off,
+            size=size,
+        )
+    if is_packet:
+        raise Reject(
+            Reason.MISALIGNED_PACKET,
+            var_off=var_off_text(s),
+            reg_off=pointer.off,
             off=off,
             size=size,
         )
@@ -417,25 +419,32 @@ def check_packet_access(
 ) -> None:
     """Check that *size* bytes at `pointer + off` are proven to lie in the packet."""
     limit = pointer.arg
-    detail = (
-        f"invalid access to packet, off={off} size={size}, "
-        f"R{regno}(id={pointer.id},off={{off}},r={limit})"
-    )
+    scalar = pointer.scalar
     fits = off >= 0 and off + size <= limit and (size > 0 or zero_ok)
+    detail = "invalid access to packet, off={off} size={size}, R{reg}(id={id},off={at},r={limit})"
+
+    def told(start: int, at: int, proven: int) -> list[str]:
+        return [detail.format(off=start, size=size, reg=regno, id=pointer.id, at=at, limit=proven)]
+
     if not env.rules.packet_region_messages:
-        if pointer.scalar.smin < 0:
+        if scalar.smin < 0:
             raise Reject(Reason.MIN_NEGATIVE, reg=regno)
         if limit < 0:
             raise Reject(Reason.PACKET_END_MARKED, reg=regno)
         if not fits:
-            raise Reject(Reason.PACKET_OUTSIDE, before=[detail.format(off=pointer.off)], reg=regno)
+            raise Reject(Reason.PACKET_OUTSIDE, before=told(off, pointer.off, limit), reg=regno)
         return
     if limit < 0:
         raise Reject(Reason.PACKET_END_MARKED, reg=regno)
-    if pointer.scalar.smin < 0 or pointer.scalar.smin + pointer.off < 0:
+    # 7.3 tells of a range that includes the variable part: from `low` to `high`, of `proven`.
+    low, high = scalar.smin + off, scalar.smax + off
+    proven = limit + scalar.smax if limit else 0
+    if low < 0 and scalar.smin + pointer.off < 0:
         raise Reject(Reason.MIN_NEGATIVE, reg=regno)
-    if not fits:
-        raise Reject(Reason.MIN_OUTSIDE, before=[detail.format(off=off)], reg=regno)
+    if low < 0 or (not fits and low + size > proven) or (not size and not zero_ok):
+        raise Reject(Reason.MIN_OUTSIDE, before=told(low, low, proven), reg=regno)
+    if off + size > limit:
+        raise Reject(Reason.MAX_OUTSIDE, before=told(high, high, proven), reg=regno)
 
 
 def _access_ctx(

@@ -127,6 +127,10 @@ class Reason(Enum):
         EACCES,
         "misaligned packet access off 2+{var_off}+{reg_off}+{off} size {size}",
     )
+    MISALIGNED_PACKET_ONE = (
+        EACCES,
+        "misaligned packet access off 2+{var_off}+{off} size {size}",
+    )
     SAME_INSN = (EINVAL, "same insn cannot be used with different pointers")
     MIN_NEGATIVE = (
         EACCES,
@@ -207,7 +211,7 @@ class Reason(Enum):
         "R{reg} unbounded memory access, use 'var &= const' or 'if (var < const)'",
     )
     MAP_FUNC = (EINVAL, "cannot pass map_type {map_type} into func {name}#{id}")
-    MAP_WRITE = (EACCES, "write into map disallowed")
+    MAP_WRITE = (EACCES, "write into map forbidden")
     KFUNC_NOT_ALLOWED = (EACCES, "calling kernel function {name} is not allowed")
     KFUNC_SLEEPS = (EACCES, "program must be sleepable to call sleepable kfunc {name}")
     KFUNC_SLEEPS_IN = (EACCES, "kernel func {name} is sleepable within {context}")

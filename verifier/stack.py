@@ -9,7 +9,7 @@ from __future__ import annotations
 from verifier import bounds
 from verifier.bounds import var_off_text
 from verifier.env import Env
-from verifier.precision import mark_reg
+from verifier.precision import mark_reg, mark_slot
 from verifier.reasons import Reason, Reject
 from verifier.state import (
     EMPTY_TYPES,
@@ -196,11 +196,7 @@ def fill(
         )
     low, high = check_bounds(env, owner, regno, pointer, off, size, write=False)
     if pointer.scalar.mask:
-        zeros = all(
-            set(owner.stack.get(spi, _EMPTY).types[first : last + 1]) == {"0"}
-            for spi, first, last in _slots(low, high + size)
-        )
-        return ZERO_REG if zeros else UNKNOWN_REG
+        return _fill_variable(env, owner, low, high + size)
     spi, at = divmod(-low - 1, 8)
     env.log.slots |= 1 << spi
     slot = owner.stack.get(spi, _EMPTY)
@@ -220,6 +216,24 @@ def fill(
     if not to_reg:
         return UNKNOWN_REG
     return _narrow_fill(env, owner, spi, slot, spilled, low, size, read)
+
+
+def _fill_variable(env: Env, owner: FuncState, low: int, end: int) -> RegState:
+    """Return what a load from somewhere in [low, end) gives: 0 where every byte there is 0."""
+    spilled_zeros = []
+    for spi, first, last in _slots(low, end):
+        slot = owner.stack.get(spi, _EMPTY)
+        kinds = set(slot.types[first : last + 1])
+        if "r" in kinds and env.rules.variable_zero_fill:
+            if slot.spilled is None or not _is_zero(slot.spilled):
+                return UNKNOWN_REG
+            kinds.discard("r")
+            spilled_zeros.append(spi)
+        if kinds - {"0"}:
+            return UNKNOWN_REG
+    for spi in spilled_zeros:
+        mark_slot(env, owner.frameno, spi)
+    return ZERO_REG
 
 
 def _narrow_fill(

@@ -264,7 +264,10 @@ def _moved_back(env: Env, pointer: RegState, delta: Scalar) -> RegState:
         return _shifted(pointer, -delta.smin)
     scalar = alu.sub_ptr(pointer.scalar, delta)
     if pointer.type in _PACKETS:
-        return pointer._replace(scalar=scalar, id=env.new_id(), arg=0)
+        # What was proven after the old place lies at least `smin` further after the new one.
+        keeps = env.rules.packet_keeps_range and delta.smin >= 0 and pointer.arg > 0
+        proven = pointer.arg + delta.smin if keeps else 0
+        return pointer._replace(scalar=scalar, id=env.new_id(), arg=proven)
     return pointer._replace(scalar=scalar)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
-from bpfvm.context import PROG_TYPES, ProgType
+from bpfvm.context import PROG_TYPES, ProgType, Sleepable
 from bpfvm.insn import MAX_INSNS
 from bpfvm.maps.base import MapTypes
 from bpfvm.program import MapFacts, Program
@@ -32,15 +32,19 @@ def verify(
     prog_types: Mapping[str, ProgType] = PROG_TYPES,
     rules: KernelRules,
     log_level: int = 1,
+    mem_size: int | None = None,
 ) -> Verdict:
     """Verify *program* as a kernel with *rules* would for root; `facts[i]` is of
     `program.maps[i]`.
 
     A program the kernel may accept but this verifier can't follow yet is rejected with a last
     line `not supported yet: ...`. *log_level* has the kernel's bits: 1 the failing path, 2 all,
-    4 statistics.
+    4 statistics. With *mem_size* the program gets no context: r1 points to that many bytes of
+    memory (0: is 0) and r2 is their number, whatever the program's type is called.
     """
     prog_type = prog_types.get(program.prog_type)
+    if mem_size is not None and prog_type is None:
+        prog_type = ProgType(program.prog_type, 0, (), Sleepable.MAY)
     refused = _check_attributes(program, prog_type)
     if refused is not None or prog_type is None:
         refused = refused or Reject(Reason.BAD_PROG_TYPE, name=program.prog_type)
@@ -52,7 +56,7 @@ def verify(
             refused.reason.slug,
         )
     started = time.perf_counter_ns()
-    env = Env(program, facts, registry, map_types, prog_type, rules, log_level)
+    env = Env(program, facts, registry, map_types, prog_type, rules, log_level, mem_size)
     walk: Walk | None = None
     try:
         env.start(check_program(program, facts, registry, map_types, prog_type, rules))

@@ -36,7 +36,7 @@ __all__ = ["compile_ja", "compile_jcond", "compile_may_goto", "replace_regs"]
 MAX_PACKET_OFF = 0xFFFF
 
 _SCALAR = RegType.SCALAR
-_NOT_NULL = (RegType.MAP_VALUE, RegType.MAP_PTR)
+_NOT_NULL = (RegType.MAP_VALUE, RegType.MAP_PTR, RegType.MEM)
 _PACKET_TYPES = (RegType.PACKET, RegType.PACKET_META, RegType.PACKET_END)
 
 

@@ -19,7 +19,13 @@ from verifier import stack
 from verifier.bounds import ZERO, var_off_text
 from verifier.cfg import subprog_name
 from verifier.env import PATH_END, CallFacts, Env, Step
-from verifier.memory import check_ctx_pointer, check_map_access, check_packet_access, check_region
+from verifier.memory import (
+    check_ctx_pointer,
+    check_map_access,
+    check_mem_access,
+    check_packet_access,
+    check_region,
+)
 from verifier.precision import mark_reg, mark_slot
 from verifier.reasons import Reason, Reject
 from verifier.state import (
@@ -44,7 +50,13 @@ _SCALAR, _STACK, _MAP_VALUE = RegType.SCALAR, RegType.STACK, RegType.MAP_VALUE
 _PACKETS = (RegType.PACKET, RegType.PACKET_META)
 _CALLER_SAVED = range(6)
 
-_MEMORY = (RegType.STACK, RegType.PACKET, RegType.PACKET_META, RegType.MAP_VALUE)
+_MEMORY = (
+    RegType.STACK,
+    RegType.PACKET,
+    RegType.PACKET_META,
+    RegType.MAP_VALUE,
+    RegType.MEM,
+)
 _MEMORY_WORDS = "fp, pkt, pkt_meta, map_key, map_value, mem, ringbuf_mem, buf, trusted_ptr_"
 
 #: Per kind of argument: register types it takes, and how a complaint lists them.
@@ -234,6 +246,8 @@ def check_memory(
         )
     elif kind is _MAP_VALUE:
         check_map_access(env, regno, reg, reg.off, size, write=write, zero_ok=zero_ok)
+    elif kind is RegType.MEM:
+        check_mem_access(env, regno, reg, reg.off, size, zero_ok=zero_ok)
     elif kind in _PACKETS:
         check_packet_access(env, regno, reg, reg.off, size, zero_ok=zero_ok)
         if write and not env.prog_type.packet_write:

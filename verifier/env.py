@@ -65,10 +65,12 @@ class Env:
         prog_type: ProgType,
         rules: KernelRules,
         log_level: int,
+        mem_size: int | None = None,
     ) -> None:
         self.program, self.facts, self.registry = program, facts, registry
         self.map_types, self.prog_type, self.rules = map_types, prog_type, rules
         self.insns = program.insns
+        self.mem_size = mem_size
         self.printer = RegPrinter(facts, offsets_apart=not rules.pointer_off_in_range)
         self.log = Log(log_level, self.printer, self.insn_text)
         self._names = _names(program, registry)

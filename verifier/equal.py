@@ -128,7 +128,7 @@ def _reg_safe(old: RegState, cur: RegState, ids: _Ids, mode: Mode, lenient_ids: 
         if not old.precise and mode is _NOT_EXACT:
             return True
         return _scalar_safe(old, cur, ids, lenient_ids)
-    if kind in (RegType.MAP_VALUE, RegType.MAP_VALUE_OR_NULL):
+    if kind in (RegType.MAP_VALUE, RegType.MAP_VALUE_OR_NULL, RegType.MEM):
         return (
             old.off == cur.off
             and old.arg == cur.arg

@@ -93,6 +93,10 @@ class Walk:
         env = self.env
         regs = [NOT_INIT_REG] * 11
         regs[1] = RegState(RegType.CTX)
+        if env.mem_size is not None:
+            size = env.mem_size
+            regs[1] = RegState(RegType.MEM, arg=size) if size else const_reg(0)
+            regs[2] = const_reg(size)
         regs[10] = fp_reg(0)
         env.cur = VerifierState([FuncState(0, 0, -1, regs, {})], sleepable=env.program.sleepable)
         env.log.touch_all()

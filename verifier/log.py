@@ -73,6 +73,8 @@ class RegPrinter:
             attrs.append(f"off={snum_text(reg.off)}")
         if kind in _PACKET:
             attrs.append(f"r={unum_text(reg.arg) if reg.arg >= 0 else hex(reg.arg & 0xFFFFFFFF)}")
+        if kind is RegType.MEM:
+            attrs.append(f"sz={reg.arg}")
         if not self._offsets_apart and reg.off:
             s = _shifted(s, reg.off)
         if s.mask:

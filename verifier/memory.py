@@ -26,6 +26,7 @@ from verifier.transfer import check_writable, guard, readable
 
 __all__ = [
     "check_map_access",
+    "check_mem_access",
     "check_packet_access",
     "compile_atomic",
     "compile_load",
@@ -47,6 +48,7 @@ _REGION = {
     RegType.PACKET: RegionKind.PACKET,
     RegType.PACKET_META: RegionKind.PACKET,
     RegType.MAP_VALUE: RegionKind.MAP_VALUE,
+    RegType.MEM: RegionKind.MEM,
     RegType.ARENA: RegionKind.ARENA,
 }
 _CTX_RESULT = {
@@ -258,6 +260,9 @@ def load(
     if kind in _PACKETS:
         check_packet_access(env, regno, pointer, at, size)
         return UNKNOWN_REG
+    if kind is RegType.MEM:
+        check_mem_access(env, regno, pointer, at, size)
+        return UNKNOWN_REG
     if kind is _MAP_PTR:
         _check_map_ptr(env, regno, pointer, at, write=False)
     raise Reject(Reason.INVALID_MEM, reg=regno, type=kind.label)
@@ -292,6 +297,8 @@ def save(
         if not env.prog_type.packet_write:
             raise Reject(Reason.PACKET_READ_ONLY)
         check_packet_access(env, regno, pointer, at, size)
+    elif kind is RegType.MEM:
+        check_mem_access(env, regno, pointer, at, size)
     else:
         if kind is _MAP_PTR:
             _check_map_ptr(env, regno, pointer, at, write=True)
@@ -401,6 +408,14 @@ def check_map_access(
         raise Reject(Reason.MAP_WRITE_ONLY, value_size=value_size, off=off, size=size)
     detail = f"invalid access to map value, value_size={value_size} off={{off}} size={{size}}"
     check_region(env, regno, pointer, off, size, value_size, detail, zero_ok=zero_ok)
+
+
+def check_mem_access(
+    env: Env, regno: int, pointer: RegState, off: int, size: int, *, zero_ok: bool = False
+) -> None:
+    """Check an access of *size* bytes at `pointer + off` (with the pointer's own) to memory."""
+    detail = f"invalid access to memory, mem_size={pointer.arg} off={{off}} size={{size}}"
+    check_region(env, regno, pointer, off, size, pointer.arg, detail, zero_ok=zero_ok)
 
 
 def _constant(env: Env, pointer: RegState, off: int, size: int, *, sx: bool) -> RegState:

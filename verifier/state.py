@@ -50,6 +50,7 @@ class RegType(Enum):
     PACKET = ("pkt", False, True)
     PACKET_META = ("pkt_meta", False, True)
     PACKET_END = ("pkt_end", False, False)
+    MEM = ("mem", False, True)
     ARENA = ("arena", False, False)
 
     def __init__(self, label: str, may_be_null: bool, may_move: bool) -> None:
@@ -66,7 +67,7 @@ class RegState(NamedTuple):
         id: equality class of scalars, null-check class of maybe-null pointers, variable base of
             packet pointers; 0 for none.
         arg: map index (map_ptr, map_value), frame number (fp), proven bytes or an end marker
-            (pkt, pkt_meta); else 0.
+            (pkt, pkt_meta), bytes of memory (mem); else 0.
         precise: pruning may not treat a different scalar as equal.
     """
 

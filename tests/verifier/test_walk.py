@@ -14,7 +14,11 @@ from walk_kit import build, check
 
 import verifier
 from bpfvm.insn import Insn
+from bpfvm.memory import RegionKind
 from bpfvm.program import Linkage, Subprog
+from bpfvm.rules import KernelRules
+from bpfvm.vm import MAP_TYPES, REGISTRY
+from bpfvm.xlated import Verdict
 from verifier import api, cfg
 from verifier.reasons import Reason
 
@@ -414,3 +418,144 @@ def test_every_complaint_gets_the_values_its_words_need() -> None:
         wanted = {field for _, field, _, _ in Formatter().parse(Reason[name].template) if field}
         assert given == wanted, name
     assert {name for name, _ in raised} == set(Reason.__members__)
+
+
+# -- programs on plain memory ------------------------------------------------------------------
+
+
+def on_memory(text: str, size: int = 16, **changes: object) -> Verdict:
+    return check(text, prog_type="socket_filter", mem_size=size, **changes)
+
+
+def test_memory_is_typed_by_its_size() -> None:
+    accepted = on_memory("r0 = *(u64 *)(r1 + 8)\n*(u32 *)(r1 + 0) = r2\nexit", log_level=2)
+    assert accepted.ok
+    assert "0: R1=mem(sz=16) R2=16 R10=fp0\n" in accepted.log
+    assert accepted.xlated is not None
+    assert [aux.access for aux in accepted.xlated.aux[:2]] == [RegionKind.MEM] * 2
+    beyond = on_memory("r0 = *(u64 *)(r1 + 9)\nexit")
+    assert "invalid access to memory, mem_size=16 off=9 size=8\n" in beyond.log
+    assert beyond.last == "R1 min value is outside of the allowed memory range"
+    index = "r0 = *(u8 *)(r1 + 0)\nr0 &= {}\nr1 += r0\nr0 = *(u8 *)(r1 + 0)\nexit"
+    assert on_memory(index.format(15)).ok
+    assert on_memory(index.format(31)).reason == "max_outside"
+
+
+def test_no_memory_is_no_pointer() -> None:
+    assert on_memory("r0 = *(u8 *)(r1 + 0)\nexit", 0).last == "R1 invalid mem access 'scalar'"
+    assert on_memory("r0 = r2\nexit", 0).ok
+
+
+def test_a_type_of_its_own_may_run_on_memory() -> None:
+    program = replace(build("r0 = r2\nexit"), prog_type="mem")
+    rules = KernelRules.of()
+    verdict = verifier.verify(program, (), REGISTRY, map_types=MAP_TYPES, rules=rules, mem_size=8)
+    assert verdict.ok
+
+
+# -- found by review ---------------------------------------------------------------------------
+
+
+def test_a_fetching_atomic_keeps_a_frame_address_in_r0() -> None:
+    verdict = check(
+        """
+    r6 = *(u32 *)(r1 + 0)
+    r7 = 3
+    if r6 == 5 goto far
+    goto near
+far:
+    r7 = 100
+near:
+    *(u64 *)(r10 - 8) = r7
+    r0 = r10
+    r2 = 1
+    *(u64 *)(r10 - 16) = 0
+    r2 = atomic64_fetch_add((u64 *)(r10 - 16), r2)
+    r7 = 0
+    goto on
+on:
+    r4 = *(u64 *)(r0 - 8)
+    r1 = map_value(one)
+    r1 += r4
+    r0 = *(u8 *)(r1 + 0)
+    exit""",
+        flags=STATE_FREQ,
+    )
+    assert verdict.last == "R1 min value is outside of the allowed memory range"
+
+
+LOOKUP = "*(u32 *)(r10 - 4) = 9\nr2 = r10\nr2 += -4\nr1 = map(hash)\ncall bpf_map_lookup_elem\n"
+PACKET = """
+    r2 = *(u32 *)(r1 + 0)
+    r3 = *(u32 *)(r1 + 4)
+    r6 = *(u32 *)(r1 + 12)
+    r6 &= 7
+    r4 = r2
+    r4 += 22
+    r0 = 0
+    if r4 > r3 goto out
+    {use}
+out:
+    exit"""
+VARIABLE_ZERO = """
+    r2 = *(u32 *)(r1 + 0)
+    r2 &= 7
+    *(u64 *)(r10 - 8) = 0
+    r2 += r10
+    r0 = *(u8 *)(r2 - 8)
+    r3 = map_value(one)
+    r3 += r0
+    r0 = *(u8 *)(r3 + 15)
+    exit"""
+
+
+@pytest.mark.parametrize(
+    ("text", "prog_type", "before"),
+    [
+        (
+            LOOKUP + "r1 = 0\nif r0 == r1 goto +1\nr0 = *(u64 *)(r0 + 0)\nr0 = 0\nexit",
+            "socket_filter",
+            "R0 invalid mem access 'map_value_or_null'",
+        ),
+        (
+            "r0 = *(u32 *)(r1 + 0)\nif r0 >= r0 goto +1\nr0 = *(u64 *)(r0 + 0)\nr0 = 0\nexit",
+            "socket_filter",
+            "R0 invalid mem access 'scalar'",
+        ),
+        (
+            PACKET.format(use="r2 += 8\nr2 -= r6\nr0 = *(u8 *)(r2 + 13)"),
+            "xdp",
+            "R2 min value is negative, either use unsigned index or do a if (index >=0) check.",
+        ),
+        (
+            VARIABLE_ZERO,
+            "socket_filter",
+            "R3 max value is outside of the allowed memory range",
+        ),
+    ],
+)
+def test_what_7_3_accepts_and_6_18_does_not(text: str, prog_type: str, before: str) -> None:
+    accepted = check(text, prog_type)
+    assert accepted.ok, accepted.log
+    assert check(text, prog_type, kernel="6.18").last == before
+
+
+def test_a_packet_pointer_moved_down_keeps_no_more_than_was_proven() -> None:
+    use = "r2 += 8\nr2 -= r6\nr0 = *(u8 *)(r2 + {})"
+    assert check(PACKET.format(use=use.format(13)), "xdp").ok
+    assert not check(PACKET.format(use=use.format(14)), "xdp").ok
+    assert check(PACKET.format(use=use.format(-1)), "xdp").ok
+    assert not check(PACKET.format(use=use.format(-2)), "xdp").ok
+
+
+@pytest.mark.parametrize(
+    ("text", "old", "new"),
+    [
+        ("r1 = map_value(one)\n*(u32 *)(r1 + 2) = 0", "value access off 0+0+2", "off 0+2"),
+        ("r0 = *(u32 *)(r1 + 2)", "context access off 0+0+2", "off 0+2"),
+    ],
+)
+def test_strict_alignment_is_for_all_memory(text: str, old: str, new: str) -> None:
+    program = text + "\nr0 = 0\nexit"
+    assert check(program, kernel="6.18", flags=1).last == f"misaligned {old} size 4"
+    assert check(program, flags=1).last.endswith(f"{new} size 4")

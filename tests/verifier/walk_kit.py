@@ -39,6 +39,7 @@ def check(
     *,
     kernel: str = NEWEST,
     log_level: int = 1,
+    mem_size: int | None = None,
     **changes: Any,  # noqa: ANN401
 ) -> Verdict:
     """Return the verdict on the program of *text*."""
@@ -50,6 +51,7 @@ def check(
         map_types=MAP_TYPES,
         rules=KernelRules.of(kernel),
         log_level=log_level,
+        mem_size=mem_size,
     )
 
 

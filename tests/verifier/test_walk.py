@@ -423,8 +423,8 @@ def test_every_complaint_gets_the_values_its_words_need() -> None:
 # -- programs on plain memory ------------------------------------------------------------------
 
 
-def on_memory(text: str, size: int = 16, **changes: object) -> Verdict:
-    return check(text, prog_type="socket_filter", mem_size=size, **changes)
+def on_memory(text: str, size: int = 16, log_level: int = 1) -> Verdict:
+    return check(text, log_level=log_level, mem_size=size)
 
 
 def test_memory_is_typed_by_its_size() -> None:

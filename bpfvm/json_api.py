@@ -39,7 +39,6 @@ from bpfvm.maps.base import Map, MapFlags, MapType
 from bpfvm.memory import PAGE_SIZE
 from bpfvm.program import MapDef, ObjectFile, Program, Subprog
 from bpfvm.runtime import RunContext
-from bpfvm.testrun import MEM
 from bpfvm.xlated import Verdict
 
 __all__ = ["answer", "answer_line", "serve"]
@@ -162,15 +161,22 @@ class _Work:
             return False
         return True
 
+    @property
+    def mem_size(self) -> int:
+        """Bytes behind r1 in a program of type "mem"."""
+        return len(self.request.run.data_in or b"") if self.request.run is not None else 0
+
     # -- load ----------------------------------------------------------------------------------
 
     def load(self, prog: vm.Prog) -> bool:
         start = time.perf_counter_ns()
         try:
-            if self.request.verify and prog.program.prog_type == MEM:
-                raise BpfError("not supported yet: verifying a program of type mem")
             if self.request.verify:
-                verdict = prog.verify(kernel=self.request.kernel, log_level=self.request.log_level)
+                verdict = prog.verify(
+                    kernel=self.request.kernel,
+                    log_level=self.request.log_level,
+                    mem_size=self.mem_size,
+                )
             else:
                 check_structure(prog.program.insns)
                 verdict = Verdict(ok=True)
@@ -189,7 +195,9 @@ class _Work:
         return verdict.ok
 
     def info(self, prog: vm.Prog) -> Answer:
-        xlated = prog.xlated(verify=self.request.verify, kernel=self.request.kernel)
+        xlated = prog.xlated(
+            verify=self.request.verify, kernel=self.request.kernel, mem_size=self.mem_size
+        )
         info: Answer = {}
         if self.request.xlated:
             info["xlated"] = encode(xlated.insns).hex()

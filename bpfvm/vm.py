@@ -111,8 +111,8 @@ class Prog:
     def __init__(self, owner: Object, program: Program) -> None:
         self.owner = owner
         self.program = program
-        self._verdicts: dict[tuple[str, int], Verdict] = {}
-        self._linked: dict[tuple[str, str | None], Executable] = {}
+        self._verdicts: dict[tuple[str, int, int | None], Verdict] = {}
+        self._linked: dict[tuple[str, str | None, int], Executable] = {}
 
     def __repr__(self) -> str:
         return f"<Prog {self.name} ({self.program.prog_type})>"
@@ -122,15 +122,17 @@ class Prog:
         """The program's name."""
         return self.program.name
 
-    def verify(self, *, kernel: str = NEWEST, log_level: int = 1) -> Verdict:
+    def verify(self, *, kernel: str = NEWEST, log_level: int = 1, mem_size: int = 0) -> Verdict:
         """Return the verifier's verdict under the rules of *kernel* ("7.3" or "6.18").
 
         A rejection is a value (`.ok` False with `.errno`, `.last`, `.reason`), not an exception.
+        *mem_size* is what a program of type "mem" is promised: bytes of memory behind r1.
 
         Raises:
             BpfError: unknown kernel, or the object's maps can't be created.
         """
-        key = (kernel, log_level)
+        size = mem_size if self.program.prog_type == testrun.MEM else None
+        key = (kernel, log_level, size)
         if key not in self._verdicts:
             self._verdicts[key] = verifier.verify(
                 self.program,
@@ -139,10 +141,11 @@ class Prog:
                 map_types=MAP_TYPES,
                 rules=KernelRules.of(kernel),
                 log_level=log_level,
+                mem_size=size,
             )
         return self._verdicts[key]
 
-    def xlated(self, *, verify: bool = True, kernel: str = NEWEST) -> Xlated:
+    def xlated(self, *, verify: bool = True, kernel: str = NEWEST, mem_size: int = 0) -> Xlated:
         """Return the insns as engines run them.
 
         Raises:
@@ -150,7 +153,7 @@ class Prog:
         """
         if not verify:
             return unverified(self.program)
-        verdict = self.verify(kernel=kernel)
+        verdict = self.verify(kernel=kernel, mem_size=mem_size)
         if verdict.xlated is None:
             raise Rejected(self.name, verdict)
         return verdict.xlated
@@ -188,8 +191,9 @@ class Prog:
             BpfError: input that a test-run of this program type refuses.
         """
         rules = KernelRules.of(kernel)
-        xlated = self.xlated(verify=verify, kernel=kernel)
-        executable = self._link(engine, xlated, kernel if verify else None)
+        mem_size = len(data or b"") if verify and self.program.prog_type == testrun.MEM else 0
+        xlated = self.xlated(verify=verify, kernel=kernel, mem_size=mem_size)
+        executable = self._link((engine, kernel if verify else None, mem_size), xlated)
         if not verify and budget is None:
             budget = SANDBOX_BUDGET
         with testrun.prepare(self.owner.machine, xlated, ctx=ctx, data=data) as test:
@@ -221,11 +225,10 @@ class Prog:
                 tuple(test.run.faults),
             )
 
-    def _link(self, engine: str, xlated: Xlated, kernel: str | None) -> Executable:
+    def _link(self, key: tuple[str, str | None, int], xlated: Xlated) -> Executable:
         with self.owner.lock:
-            key = (engine, kernel)
             if key not in self._linked:
-                self._linked[key] = _engine(engine).link(xlated, self.owner.machine)
+                self._linked[key] = _engine(key[0]).link(xlated, self.owner.machine)
             return self._linked[key]
 
 

@@ -444,10 +444,16 @@ def test_an_arena_that_nobody_mapped(extra: int) -> None:
     assert "user_vm_start" not in answer["maps"]["a"]
 
 
-def test_a_mem_program_is_not_verified_yet() -> None:
-    answer = ask(insns=RETURN_7, prog_type="mem", verify=True)
-    assert (answer["ok"], answer["stage"]) == (False, "load")
-    assert answer["load"]["last"] == "not supported yet: verifying a program of type mem"
+@pytest.mark.parametrize("engine", ["interp", "jit"])
+def test_a_verified_mem_program_knows_its_length(engine: str) -> None:
+    request = {"prog_type": "mem", "verify": True, "engine": engine, "run": {"data_in": "01" * 8}}
+    read = "r0 = *(u64 *)(r1 + {})\nr0 += r2\nexit"
+    assert ask(asm=read.format(0), **request)["run"]["r0"] == "0x101010101010109"
+    refused = ask(asm=read.format(1), **request)
+    assert (refused["stage"], refused["load"]["errno"]) == ("load", 13)
+    assert "R1 min value is outside of the allowed memory range" in refused["load"]["last"]
+    assert "mem_size=8 off=1 size=8" in refused["load"]["log"]
+    assert ask(asm="r0 = r1\nexit", prog_type="mem", verify=True, run={})["run"]["r0"] == "0x0"
 
 
 def test_info() -> None:

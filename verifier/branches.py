@@ -32,8 +32,9 @@ from verifier.widen import find_previous, widen
 
 __all__ = ["compile_ja", "compile_jcond", "compile_may_goto", "replace_regs"]
 
-#: kernel: MAX_PACKET_OFF
+#: kernel: MAX_PACKET_OFF, BPF_MAX_VAR_OFF
 MAX_PACKET_OFF = 0xFFFF
+MAX_VAR_OFF = 1 << 29
 
 _SCALAR = RegType.SCALAR
 _NOT_NULL = (RegType.MAP_VALUE, RegType.MAP_PTR, RegType.MEM)
@@ -53,6 +54,17 @@ def replace_regs(state: VerifierState, change: Callable[[RegState], RegState | N
                 new = change(slot.spilled)
                 if new is not None:
                     frame.stack[spi] = slot._replace(spilled=new)
+
+
+def _is_surely_set(env: Env, pointer: RegState) -> bool:
+    """Say whether *pointer*, of a type that is never NULL, is not moved so far that it might be.
+
+    An arena pointer may be 0 at any time.
+    """
+    if pointer.type is RegType.ARENA:
+        return False
+    low, high = pointer.scalar.smin + pointer.off, pointer.scalar.smax + pointer.off
+    return not env.rules.pointer_off_in_range or -MAX_VAR_OFF < low <= high < MAX_VAR_OFF
 
 
 def compile_ja(_env: Env, _idx: int, target: int) -> Step:
@@ -133,7 +145,7 @@ def compile_jcond(env: Env, idx: int, insn: Insn, row: InsnDef, target: int) -> 
                 _settle_null(env.cur, nullable.id, is_null=op is JmpOp.JNE, keeps_id=keep)
                 _settle_null(other, nullable.id, is_null=op is JmpOp.JEQ, keeps_id=keep)
         elif is_reg and width == 64:
-            _compare_pointers(env.cur, other, op, dst, src, a, b)
+            _compare_pointers(env, other, op, dst, src, a, b)
         if env.log.on:
             env.log.state(idx, frame)
         return next_idx
@@ -286,7 +298,7 @@ def _settle_null(state: VerifierState, id_: int, *, is_null: bool, keeps_id: boo
 
 
 def _compare_pointers(
-    here: VerifierState,
+    env: Env,
     there: VerifierState,
     op: JmpOp,
     dst: int,
@@ -298,13 +310,12 @@ def _compare_pointers(
     if a.type is _SCALAR or b.type is _SCALAR:
         return
     if a.type.may_be_null != b.type.may_be_null and op in (JmpOp.JEQ, JmpOp.JNE):
-        equal = there if op is JmpOp.JEQ else here
+        equal = there if op is JmpOp.JEQ else env.cur
         regno, reg, pointer = (dst, a, b) if a.type.may_be_null else (src, b, a)
-        # An arena pointer may be 0.
-        if pointer.type is not RegType.ARENA:
+        if _is_surely_set(env, pointer):
             equal.frames[-1].regs[regno] = reg._replace(type=RegType.MAP_VALUE)
         return
-    _compare_packet(here, there, op, dst, src, a, b)
+    _compare_packet(env.cur, there, op, dst, src, a, b)
 
 
 def _is_end(pointer: RegState, end: RegState) -> bool:

@@ -290,6 +290,16 @@ def test_a_comparison_of_pointers_can_lift_null() -> None:
     assert check(text).ok
 
 
+def test_a_pointer_moved_far_lifts_null_only_before_7_3() -> None:
+    text = (
+        "r9 = *(u32 *)(r1 + 0)\n*(u32 *)(r10 - 4) = 9\nr2 = r10\nr2 += -4\n"
+        "r1 = map(hash)\ncall bpf_map_lookup_elem\nr6 = map_value(one)\nr6 += r9\n"
+        "if r0 != r6 goto +1\nr7 = *(u64 *)(r0 + 0)\nr0 = 0\nexit"
+    )
+    assert check(text).last == "R0 invalid mem access 'map_value_or_null'"
+    assert check(text, kernel="6.18").ok
+
+
 def test_an_arena_pointer_never_lifts_null() -> None:
     text = (
         "*(u32 *)(r10 - 4) = 9\nr2 = r10\nr2 += -4\nr1 = map(hash)\ncall bpf_map_lookup_elem\n"

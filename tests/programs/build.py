@@ -23,4 +23,4 @@ if __name__ == "__main__":
         target = source.with_suffix(".o")
         compile_c(source, target, compiler=compiler)
         subprocess.run([strip, "--strip-debug", str(target)], check=True)
-        print(f"{source.name} -> {target.name}: {target.stat().st_size} bytes")
+        sys.stdout.write(f"{source.name} -> {target.name}: {target.stat().st_size} bytes\n")

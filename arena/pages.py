@@ -87,12 +87,9 @@ class ArenaPages:
         except OSError as e:
             errno = e.errno or 0
             at = f" at {user_vm_start:#x}" if user_vm_start else ""
-            why = (
-                "memory of this process lies there"
-                if errno == EEXIST
-                else os.strerror(errno).lower()
-            )
+            why = self._who_is_at(user_vm_start) if errno == EEXIST else os.strerror(errno).lower()
             raise MapError(f"map {name}: cannot map an arena{at}: {why}", errno) from None
+        _LIVE.add(self)
         self.presence_addr = presence.base + PAGE_SIZE
         pages = presence.view[PAGE_SIZE : PAGE_SIZE + (BAND >> PAGE_SHIFT)]
         first = u32(self.user_vm_start) >> PAGE_SHIFT
@@ -103,6 +100,12 @@ class ArenaPages:
         # while there are such, the number of blocks tells nothing about user space.
         self._blocks = 0
         self._promised = 0
+
+    def _who_is_at(self, at: int) -> str:
+        for other in _LIVE:
+            if at < other.user_vm_start + other.size and other.user_vm_start < at + self.size:
+                return "an arena of this process that is still in use lies there"
+        return "memory of this process lies there"
 
     def _map_user_view(self, at: int) -> tuple[int, memoryview]:
         prot, flags = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED | MAP_NORESERVE
@@ -286,3 +289,7 @@ def _disown(addr: int, size: int, pid: int) -> None:
     # A forked child doesn't have the mapping, but may have another of its own there.
     if os.getpid() == pid:
         unmap_memory(addr, size)
+
+
+#: All arenas there are, to name the one that is in the way.
+_LIVE: weakref.WeakSet[ArenaPages] = weakref.WeakSet()

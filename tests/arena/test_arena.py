@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import mmap
 import os
 import subprocess
 import sys
@@ -76,11 +77,18 @@ def test_map_extra_places_the_user_view() -> None:
     at = 0x1234_0000_3000
     a = make(map_extra=at)
     assert (a.user_vm_start, a.user_vm_end) == (at, at + 10 * P)
-    with pytest.raises(MapError, match="memory of this process lies there") as e:
+    with pytest.raises(MapError, match="an arena of this process that is still in use") as e:
         make(map_extra=at + 9 * P)
     assert e.value.errno == EEXIST
     del a
     assert make(map_extra=at).user_vm_start == at
+
+
+def test_other_memory_is_in_the_way() -> None:
+    with mmap.mmap(-1, P) as memory:
+        at = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        with pytest.raises(MapError, match="memory of this process lies there"):
+            make(map_extra=at, max_entries=1)
 
 
 def test_an_arena_in_a_dead_cycle_does_not_hold_its_place() -> None:

@@ -5,7 +5,7 @@ copied behind each program that calls them. One program's error is that program'
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, unique
 from typing import TypeVar
@@ -65,6 +65,7 @@ class _Tables:
     subprogs: dict[int, _Func]  # of .text, by start
     kfuncs: frozenset[str]
     license: str
+    available: Container[str]  # kfuncs that the VM has
     slots: dict[int, tuple[Insn, ...]] = field(default_factory=dict)
     total: int = 0
 
@@ -77,11 +78,15 @@ class _Tables:
 
 
 def link_programs(
-    elf: Elf, btf: Btf | None, ext: BtfExt | None, maps: ObjectMaps
+    elf: Elf,
+    btf: Btf | None,
+    ext: BtfExt | None,
+    maps: ObjectMaps,
+    available: Container[str] = (),
 ) -> tuple[dict[str, Program], dict[str, LoadError]]:
     """Return the programs of *elf* by name in file order, and the errors of those that have one."""
     entries = _functions(elf)
-    tables = _tables(elf, btf, ext, maps, entries)
+    tables = _tables(elf, btf, ext, maps, entries, available)
     programs: dict[str, Program] = {}
     broken: dict[str, LoadError] = {}
     for func in entries:
@@ -115,7 +120,12 @@ def link_function(
 
 
 def _tables(
-    elf: Elf, btf: Btf | None, ext: BtfExt | None, maps: ObjectMaps, entries: Sequence[_Func]
+    elf: Elf,
+    btf: Btf | None,
+    ext: BtfExt | None,
+    maps: ObjectMaps,
+    entries: Sequence[_Func],
+    available: Container[str] = (),
 ) -> _Tables:
     return _Tables(
         elf,
@@ -129,6 +139,7 @@ def _tables(
             if v.kind is BtfKind.FUNC
         ),
         _license(elf),
+        available,
     )
 
 
@@ -318,7 +329,8 @@ class _Linker:
     def _resolve_imm64(self, at: int, insn: Insn, symbol: Symbol) -> _Func | None:
         section, maps = symbol.section, self.tables.maps
         if symbol.is_extern:
-            raise LoadError(f"not supported yet: address of extern '{symbol.name}'")
+            self._resolve_presence(at, insn, symbol)
+            return None
         if section is None:
             raise LoadError(
                 f"relocation against '{symbol.place}' in special section {symbol.shndx:#x}: "
@@ -340,6 +352,14 @@ class _Linker:
         self.insns[at] = insn._replace(src=LdKind.MAP_IDX.value, imm=place)
         self.insns[at + 1] = self.insns[at + 1]._replace(imm=0)
         return None
+
+    def _resolve_presence(self, at: int, insn: Insn, symbol: Symbol) -> None:
+        """The address of a kfunc only ever tells whether there is one: 0 is none, as in libbpf."""
+        name, available = symbol.name, symbol.name in self.tables.available
+        if name not in self.tables.kfuncs or not (available or symbol.bind == Symbol.WEAK):
+            raise LoadError(f"not supported yet: address of extern '{name}'")
+        self.insns[at] = insn._replace(imm=int(available))
+        self.insns[at + 1] = self.insns[at + 1]._replace(imm=0)
 
     # -- BTF ----------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 from bpfvm.btf import Btf, BtfExt
@@ -38,8 +38,13 @@ _RAW_SUFFIXES = (".bin", ".raw")
 _NO_HELPERS: Mapping[str, int] = {}
 
 
-def load_path(path: str | os.PathLike[str], helpers: Mapping[str, int] = _NO_HELPERS) -> ObjectFile:
-    """Return what the file at *path* holds; *helpers* gives assembly text its helper numbers.
+def load_path(
+    path: str | os.PathLike[str],
+    helpers: Mapping[str, int] = _NO_HELPERS,
+    kfuncs: Container[str] = (),
+) -> ObjectFile:
+    """Return what the file at *path* holds; *helpers* gives assembly text its helper numbers,
+    *kfuncs* are the kfuncs there are.
 
     Raises:
         LoadError: it can't be read, or is not what its name says.
@@ -50,11 +55,11 @@ def load_path(path: str | os.PathLike[str], helpers: Mapping[str, int] = _NO_HEL
     data = _read(origin)
     suffix = Path(origin).suffix.lower()
     if data.startswith(MAGIC):
-        return load_elf(data, origin)
+        return load_elf(data, origin, kfuncs)
     if not data:
         raise LoadError(f"{origin}: empty file")
     if suffix == ".c":
-        return load_elf(compile_c(path), origin)
+        return load_elf(compile_c(path), origin, kfuncs)
     if suffix in _ASM_SUFFIXES:
         try:
             text = data.decode()
@@ -64,7 +69,7 @@ def load_path(path: str | os.PathLike[str], helpers: Mapping[str, int] = _NO_HEL
     if suffix in _RAW_SUFFIXES:
         return _load_raw(data, origin)
     if suffix == ".o":
-        return load_elf(data, origin)
+        return load_elf(data, origin, kfuncs)
     raise LoadError(
         f"{origin}: not an ELF object, and the name does not tell what it is "
         "(.c, .s or .asm, .bin or .raw)"
@@ -83,14 +88,16 @@ def load_text(text: str, origin: str, helpers: Mapping[str, int] = _NO_HELPERS) 
     return assemble(text, origin, helpers=helpers)
 
 
-def load_elf(data: bytes, origin: str) -> ObjectFile:
+def load_elf(data: bytes, origin: str, kfuncs: Container[str] = ()) -> ObjectFile:
     """Return the programs and maps of the ELF object *data*; *origin* names it in messages.
+
+    *kfuncs* are the kfuncs there are, for programs that ask whether there is one.
 
     Raises:
         LoadError: not a BPF object, damaged, or without any program.
     """
     elf, btf, ext, maps = _read_elf(data, origin)
-    programs, broken = link_programs(elf, btf, ext, maps)
+    programs, broken = link_programs(elf, btf, ext, maps, kfuncs)
     if not programs and not broken:
         raise LoadError(f"{origin}: no programs: no function in a section such as 'xdp'")
     return ObjectFile(origin, programs, tuple(maps.defs), broken, maps.symbols)

@@ -320,7 +320,7 @@ def open(path: str | os.PathLike[str]) -> Object:
     Raises:
         BpfError: it can't be read, compiled, assembled or understood; the text says where.
     """
-    return Object(loader.load_path(path, helpers=HELPER_IDS))
+    return Object(loader.load_path(path, helpers=HELPER_IDS, kfuncs=REGISTRY.kfuncs))
 
 
 def assemble(text: str, origin: str = "<text>") -> Object:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from elf_kit import COMPILERS, EXAMPLES, LICENSE, build, clang, load
 
+import bpfvm
 from bpfvm import isa
 from bpfvm.errors import AsmError, LoadError
 from bpfvm.insn import Insn
@@ -18,6 +19,7 @@ from bpfvm.isa import CallKind, Kind, LdKind
 from bpfvm.loader import MAX_FILE_SIZE, load_elf, load_path
 from bpfvm.maps.base import MapFlags, MapType
 from bpfvm.program import GlobalVar, Linkage, ObjectFile, Program
+from bpfvm.vm import REGISTRY, Object
 
 ARENA = """
 struct {
@@ -351,6 +353,27 @@ SEC("xdp") int fine(struct xdp_md *ctx) { return XDP_PASS; }
         "of_nothing": "program 'of_nothing': insn 1: extern 'elsewhere': not a function of "
         "section '.ksyms'",
     }
+
+
+def test_programs_may_ask_whether_there_is_a_kfunc(tmp_path: Path) -> None:
+    data = build(
+        tmp_path,
+        LICENSE
+        + """
+extern int bpf_unheard_of(int) __ksym __weak;
+
+SEC("syscall") int ask(void *ctx)
+{
+	if (bpf_unheard_of)
+		return bpf_unheard_of(1);
+	return bpf_arena_free_pages ? 2 : 3;
+}
+""",
+    )
+    for kfuncs, r0 in (((), 3), (REGISTRY.kfuncs, 2)):
+        prog = Object(load_elf(data, "unit.bpf.o", kfuncs)).programs["ask"]
+        assert prog.run(engine="interp").r0 == r0
+    assert bpfvm.open(tmp_path / "unit.bpf.c").programs["ask"].run(engine="interp").r0 == 2
 
 
 def test_without_a_license_section_there_is_no_license(tmp_path: Path) -> None:

@@ -43,8 +43,6 @@ __all__ = ["compile_call", "compile_exit", "fp_reg"]
 #: kernel: BPF_MAX_VAR_SIZ; the first helper number the kernel doesn't know
 MAX_SIZE = 1 << 29
 MAX_HELPER = 212
-#: libbpf: POISON_CALL_KFUNC_BASE
-POISONED_CALL = 2_002_000_000
 
 _SCALAR, _STACK, _MAP_VALUE = RegType.SCALAR, RegType.STACK, RegType.MAP_VALUE
 _PACKETS = (RegType.PACKET, RegType.PACKET_META)
@@ -332,8 +330,8 @@ def _compile_kfunc(env: Env, idx: int, insn: Insn) -> Step:
     name = env.program.kfuncs[insn.imm]
     proto = env.registry.kfuncs.get(name)
     if proto is None:
-        # libbpf makes a missing weak kfunc a call of a helper that can't exist.
-        raise Reject(Reason.HELPER_INVALID, name="unknown", id=POISONED_CALL + insn.imm)
+        # Only a weak one comes this far: it matters where it is reached, as libbpf has it.
+        raise Reject(Reason.NOT_SUPPORTED, what=f"kfunc {name}")
     if insn.off:
         raise Reject(Reason.NOT_SUPPORTED, what="kfuncs of modules")
     if proto.prog_types is not None and env.program.prog_type not in proto.prog_types:

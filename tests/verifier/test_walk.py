@@ -569,3 +569,18 @@ def test_strict_alignment_is_for_all_memory(text: str, old: str, new: str) -> No
     program = text + "\nr0 = 0\nexit"
     assert check(program, kernel="6.18", flags=1).last == f"misaligned {old} size 4"
     assert check(program, flags=1).last.endswith(f"{new} size 4")
+
+
+@pytest.mark.parametrize(
+    ("guard", "last"),
+    [
+        ("r1 = 1\nif r1 != 1 goto skip", "not supported yet: kfunc bpf_unheard_of"),
+        ("r1 = 0\nif r1 != 1 goto skip", ""),
+    ],
+)
+def test_a_missing_weak_kfunc_matters_where_it_is_reached(guard: str, last: str) -> None:
+    verdict = check(
+        f"{guard}\ncall bpf_unheard_of\nskip:\nr0 = 0\nexit",
+        weak_kfuncs=frozenset({"bpf_unheard_of"}),
+    )
+    assert (verdict.last, verdict.ok) == (last, not last)

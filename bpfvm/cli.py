@@ -192,6 +192,7 @@ _add(
     ("bpfvm.diff", "diff"),
     [
         _file(required=False),
+        _prog_option(),
         click.Option(
             ["--random"],
             metavar="N",

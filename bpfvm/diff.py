@@ -221,36 +221,37 @@ def _contents(obj: vm.Object, live: Map, places: _Places) -> Iterator[tuple[str,
 # -- the command -------------------------------------------------------------------------------
 
 
-def diff(file: str | None, random: int | None, seed: int) -> int:
+def diff(file: str | None, random: int | None, seed: int, prog: str | None = None) -> int:
     """`bpfvm diff`: compare the engines on a file's programs, or on random ones."""
     if file is not None:
-        return _diff_file(file, random, seed)
-    if random is None:
-        raise BpfError("diff: a FILE, or --random N for random programs, or both")
+        return _diff_file(file, prog, random, seed)
+    if random is None or prog is not None:
+        raise BpfError("diff: a FILE (and --prog), or --random N for random programs, or both")
     return _diff_random(random, seed)
 
 
-def _diff_file(file: str, rounds: int | None, seed: int) -> int:
+def _diff_file(file: str, prog: str | None, rounds: int | None, seed: int) -> int:
     obj = open_object(file)
     report = Report(file)
-    progs = report.choose(obj, None)
+    progs = report.choose(obj, prog)
     if not progs:
         return report.exit
     inputs = [Input(seed=seed)]
     if rounds is not None:
         inputs = [_random_input(seed + i) for i in range(rounds)]
+    chosen = replace(obj.file, programs={p.name: p.program for p in progs})
     first: dict[str, str] = {}
     verified: dict[str, bool] = {}
     for given in inputs:
-        for compared in compare(obj.file, given):
+        for compared in compare(chosen, given):
             verified[compared.prog] = compared.verified
             if compared.difference is not None:
                 again = "" if rounds is None else f" (again: --random 1 --seed {given.seed})"
                 first.setdefault(compared.prog, f"{compared.difference}{again}")
-    for prog in progs:
-        how = "" if verified[prog.name] else " (in the sandbox: it does not verify)"
-        same = prog.name not in first
-        print(f"{prog.name}: {'same' if same else f'differs: {first[prog.name]}'}{how}")
+    for p in progs:
+        how = "" if verified[p.name] else " (in the sandbox: it does not verify)"
+        same = p.name not in first
+        print(f"{p.name}: {'same' if same else f'differs: {first[p.name]}'}{how}")
     return max(report.exit, Exit.FAILED if first else Exit.FINE)
 
 

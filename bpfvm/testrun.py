@@ -20,6 +20,7 @@ from typing import Self
 
 from bpfvm.context import PROG_TYPES, CtxKind, ProgType
 from bpfvm.errors import BpfError, RunRefused
+from bpfvm.isa import lookup
 from bpfvm.memory import Region, RegionKind, RegionSpec
 from bpfvm.runtime import FRAME_SIZE, MAX_FRAMES, Machine, RunContext
 from bpfvm.xlated import Xlated
@@ -196,7 +197,7 @@ def prepare(
         machine: where it runs.
         xlated: what runs.
         ctx: the context as user space gives it, by default zeros: as many as the struct has, or
-            as the program reads.
+            as the program reads (in the sandbox: may read).
         data: the packet, by default `DEFAULT_PACKET` for types that take one; for "mem" the
             memory, by default none.
 
@@ -207,7 +208,7 @@ def prepare(
     if name == MEM:
         given = _mem(ctx, data)
     elif name in ("syscall", "raw_tp"):
-        given = _plain(name, xlated.max_ctx_offset, ctx, data)
+        given = _plain(name, xlated, ctx, data)
     elif name == "xdp":
         given = _xdp(ctx, DEFAULT_PACKET if data is None else data)
     elif name in ("socket_filter", "sched_cls"):
@@ -224,18 +225,25 @@ def _mem(ctx: bytes | None, data: bytes | None) -> _Input:
     return _Input(None, lambda _ctx, packet: Outcome(packet), packet=data or b"")
 
 
-def _plain(name: str, max_ctx_offset: int, ctx: bytes | None, data: bytes | None) -> _Input:
+def _plain(name: str, xlated: Xlated, ctx: bytes | None, data: bytes | None) -> _Input:
     limit = _SYSCALL_CTX_MAX if name == "syscall" else _RAW_TP_CTX_MAX
     if data:
         raise _refuse(f"a {name} program takes no packet", EINVAL)
+    max_ctx_offset = xlated.max_ctx_offset
     if ctx is None:
-        ctx = bytes(max_ctx_offset)
+        ctx = bytes(max_ctx_offset if xlated.verified else min(limit, _reach(xlated)))
     if len(ctx) > limit:
         raise _refuse(f"context of {len(ctx)} bytes, at most {limit}", EINVAL)
     if len(ctx) < max_ctx_offset:
         raise _refuse(f"context of {len(ctx)} bytes, but the program uses {max_ctx_offset}", EINVAL)
     copied_back = name == "syscall"
     return _Input(ctx or None, lambda ctx, _packet: Outcome(ctx=ctx if copied_back else b""))
+
+
+def _reach(xlated: Xlated) -> int:
+    """Return a bound of what an unverified program may reach from r1 by its insns' offsets."""
+    rows = ((insn, lookup(insn)) for insn in xlated.insns)
+    return max([0, *(insn.off + row.size for insn, row in rows if row is not None and row.size)])
 
 
 def _struct(ctx: bytes | None, size: int) -> bytes:

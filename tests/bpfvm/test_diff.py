@@ -137,3 +137,8 @@ def test_streams_are_shown_as_text() -> None:
 def test_nothing_to_compare() -> None:
     with pytest.raises(BpfError, match="--random N"):
         diff.diff(None, None, 0)
+
+
+def test_one_program_of_a_file(examples_dir: Path, capsys: Text) -> None:
+    assert diff.diff(str(examples_dir / "arena_list.bpf.o"), None, 0, prog="arena_list_del") == 0
+    assert capsys.readouterr().out == "arena_list_del: same\n"

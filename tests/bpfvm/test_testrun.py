@@ -6,6 +6,7 @@ import struct
 
 import pytest
 
+import bpfvm
 from bpfvm.context import PROG_TYPES
 from bpfvm.errors import BpfError
 from bpfvm.memory import AddressSpace, RegionKind
@@ -342,3 +343,13 @@ def test_mem_entry_state() -> None:
 def test_other_types_are_refused() -> None:
     with pytest.raises(BpfError, match="not supported for program type kprobe"):
         start("kprobe")
+
+
+@pytest.mark.parametrize("engine", ["interp", "jit"])
+def test_a_sandboxed_program_gets_zeros_as_far_as_it_may_read(engine: str) -> None:
+    code = "r0 = *(u32 *)(r1 + 40)\n*(u64 *)(r10 - 16) = 1\nexit"
+    prog = bpfvm.assemble(f".prog p type=syscall sleepable\n{code}").programs["p"]
+    result = prog.run(engine=engine, verify=False)
+    assert (result.r0, result.ctx) == (0, bytes(44))
+    inside = bpfvm.assemble(".prog p type=syscall sleepable\n*(u64 *)(r10 - 16) = 1\nr0 = r1\nexit")
+    assert inside.programs["p"].run(engine=engine, verify=False).r0 == 0

@@ -142,3 +142,13 @@ def test_nothing_to_compare() -> None:
 def test_one_program_of_a_file(examples_dir: Path, capsys: Text) -> None:
     assert diff.diff(str(examples_dir / "arena_list.bpf.o"), None, 0, prog="arena_list_del") == 0
     assert capsys.readouterr().out == "arena_list_del: same\n"
+
+
+@pytest.mark.parametrize(
+    "way",
+    ["r0 = *(u8 *)(r1 - 30000)", "r1 += 0x1000000\nr0 = *(u8 *)(r1 + 0)", "r0 = *(u8 *)(r0 + 0)"],
+    ids=["below", "far above", "wild"],
+)
+def test_refused_addresses_beside_the_packet(way: str) -> None:
+    text = f".prog p type=xdp\nr0 = 0x41234567\nr1 = *(u32 *)(r1 + 0)\n{way}\nexit"
+    assert differences(text) == []

@@ -13,6 +13,7 @@ from bpfvm.proto import Registry
 from bpfvm.rules import KernelRules
 from bpfvm.xlated import Stats, Verdict
 from verifier.cfg import check_program
+from verifier.collector import rare_collections
 from verifier.depth import check_stack_depth
 from verifier.env import Env
 from verifier.explore import Walk
@@ -59,11 +60,12 @@ def verify(
     env = Env(program, facts, registry, map_types, prog_type, rules, log_level, mem_size)
     walk: Walk | None = None
     try:
-        env.start(check_program(program, facts, registry, map_types, prog_type, rules))
-        _log_head(env)
-        walk = Walk(env)
-        walk.run()
-        check_stack_depth(env)
+        with rare_collections():
+            env.start(check_program(program, facts, registry, map_types, prog_type, rules))
+            _log_head(env)
+            walk = Walk(env)
+            walk.run()
+            check_stack_depth(env)
     except Reject as e:
         for line in e.lines:
             env.log.line(line)

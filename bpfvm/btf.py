@@ -8,7 +8,7 @@ Documentation/bpf/btf.rst.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum, unique
 from functools import cached_property
@@ -21,7 +21,6 @@ __all__ = ["Btf", "BtfExt", "BtfKind", "BtfType", "CoreReloc", "FuncInfo", "Line
 
 _MAGIC, _VERSION = 0xEB9F, 1
 _HEADER = struct.Struct("<HBBIIIII")
-_EXT_HEADER = struct.Struct("<HBBIIIII")
 _TYPE = struct.Struct("<III")
 _VLEN_MASK = 0xFFFF
 _POINTER_SIZE = 8
@@ -125,6 +124,22 @@ class VarInfo:
     STATIC, GLOBAL, EXTERN = 0, 1, 2
 
 
+def _read_header(
+    data: memoryview, error: Callable[[str], LoadError]
+) -> tuple[int, int, int, int, int]:
+    """Return the length of the header that both sections begin with, and the offset and length
+    of the two tables that it tells of."""
+    if len(data) < _HEADER.size:
+        raise error(f"truncated header: {len(data)} of {_HEADER.size} bytes")
+    magic, version, _flags, hdr_len, *tables = _HEADER.unpack_from(data)
+    if magic != _MAGIC or version != _VERSION:
+        raise error(f"bad magic {magic:#06x} or version {version}")
+    if not _HEADER.size <= hdr_len <= len(data):
+        raise error(f"bad header length {hdr_len:#x}")
+    first_off, first_len, second_off, second_len = tables
+    return hdr_len, first_off, first_len, second_off, second_len
+
+
 class Btf:
     """The types of one `.BTF` section.
 
@@ -138,14 +153,7 @@ class Btf:
         self.types = (BtfType(0, BtfKind.VOID, "void", 0, 0), *self._types(types))
 
     def _split(self, data: memoryview) -> tuple[memoryview, memoryview]:
-        if len(data) < _HEADER.size:
-            raise self._error(f"truncated header: {len(data)} of {_HEADER.size} bytes")
-        header = _HEADER.unpack_from(data)
-        magic, version, _flags, hdr_len, type_off, type_len, str_off, str_len = header
-        if magic != _MAGIC or version != _VERSION:
-            raise self._error(f"bad magic {magic:#06x} or version {version}")
-        if not _HEADER.size <= hdr_len <= len(data):
-            raise self._error(f"bad header length {hdr_len:#x}")
+        hdr_len, type_off, type_len, str_off, str_len = _read_header(data, self._error)
         body = data[hdr_len:]
         for what, off, size in (("types", type_off, type_len), ("strings", str_off, str_len)):
             if off + size > len(body):
@@ -397,17 +405,10 @@ class BtfExt:
     def __init__(self, data: memoryview, btf: Btf, origin: str) -> None:
         self.origin = f"{origin}: .BTF.ext"
         self._btf = btf
-        if len(data) < _EXT_HEADER.size:
-            raise self._error(f"truncated header: {len(data)} of {_EXT_HEADER.size} bytes")
-        header = _EXT_HEADER.unpack_from(data)
-        magic, version, _flags, hdr_len, func_off, func_len, line_off, line_len = header
-        if magic != _MAGIC or version != _VERSION:
-            raise self._error(f"bad magic {magic:#06x} or version {version}")
-        if not _EXT_HEADER.size <= hdr_len <= len(data):
-            raise self._error(f"bad header length {hdr_len:#x}")
+        hdr_len, func_off, func_len, line_off, line_len = _read_header(data, self._error)
         core_off, core_len = 0, 0
-        if hdr_len >= _EXT_HEADER.size + 8:
-            core_off, core_len = struct.unpack_from("<II", data, _EXT_HEADER.size)
+        if hdr_len >= _HEADER.size + 8:
+            core_off, core_len = struct.unpack_from("<II", data, _HEADER.size)
         body = data[hdr_len:]
         self.funcs = {
             sec: tuple(FuncInfo(*r) for r in sorted(records, key=_insn_off))

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from bpfvm.asm import assemble
+from bpfvm.flow import find_subprogs
+from bpfvm.insn import decode
+from bpfvm.program import ObjectFile, Program
+from bpfvm.vm import HELPER_IDS
 
 #: bpf_conformance's directives, matched by substring in this order; None: ignored text.
 _UPSTREAM = {
@@ -36,6 +43,17 @@ class Upstream:
     result: int | None = None
     error: str | None = None
     unknown: str = ""
+
+
+def upstream_program(path: Path) -> ObjectFile:
+    """Return the program of a bpf_conformance vector, "main"."""
+    vector = read_upstream(path)
+    if vector.raw:
+        words = [int(word, 16 if word.startswith("0x") else 10) for word in vector.raw]
+        code = decode(b"".join(struct.pack("<Q", word) for word in words))
+        program = Program("main", code, "socket_filter", find_subprogs(code))
+        return ObjectFile(str(path), {"main": program})
+    return assemble(vector.asm, path.name, helpers=HELPER_IDS)
 
 
 def read_upstream(path: Path) -> Upstream:

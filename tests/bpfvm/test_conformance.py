@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import struct
 from errno import EACCES, EINVAL
 from pathlib import Path
 
 import pytest
-from datafile import read_upstream
+from datafile import read_upstream, upstream_program
 from run_vectors import ENGINES, HELPER_IDS, machine_for, run_in_sandbox
 
 from bpfvm import vm
 from bpfvm.asm import assemble
 from bpfvm.disasm import disassemble
 from bpfvm.errors import AsmError, LoadError
-from bpfvm.flow import check_structure, find_subprogs
+from bpfvm.flow import check_structure
 from bpfvm.insn import decode, encode
-from bpfvm.program import ObjectFile, Program
 
 SUITE = Path(__file__).resolve().parents[2].parent / "shared" / "conformance"
 ABSENT = pytest.mark.skip(reason="no conformance vectors: ../shared/conformance is not there")
@@ -45,16 +43,6 @@ COMPLAINTS = {
 }
 
 
-def program_of(path: Path) -> ObjectFile:
-    vector = read_upstream(path)
-    if vector.raw:
-        words = [int(word, 16 if word.startswith("0x") else 10) for word in vector.raw]
-        code = decode(b"".join(struct.pack("<Q", word) for word in words))
-        program = Program("main", code, "socket_filter", find_subprogs(code))
-        return ObjectFile(str(path), {"main": program})
-    return assemble(vector.asm, path.name, helpers=HELPER_IDS)
-
-
 @pytest.mark.parametrize("path", vectors("tests"))
 @pytest.mark.parametrize("engine", ENGINES)
 def test_vector(engine: str, path: Path, request: pytest.FixtureRequest) -> None:
@@ -62,14 +50,14 @@ def test_vector(engine: str, path: Path, request: pytest.FixtureRequest) -> None
     if reason is not None:
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     vector = read_upstream(path)
-    obj = program_of(path)
+    obj = upstream_program(path)
     outcome = run_in_sandbox(engine, obj.programs["main"], machine_for(obj), vector.mem)
     assert outcome.r0 == vector.result
 
 
 @pytest.mark.parametrize("path", vectors("tests"))
 def test_text_survives_the_round_trip(path: Path) -> None:
-    program = program_of(path).programs["main"]
+    program = upstream_program(path).programs["main"]
     check_structure(program.insns)
     again = assemble(disassemble(program, HELPER_IDS), helpers=HELPER_IDS).programs["main"]
     assert again == program
@@ -78,7 +66,7 @@ def test_text_survives_the_round_trip(path: Path) -> None:
 @pytest.mark.parametrize("path", [p for p in vectors("tests") if "lddw.data" in str(p)])
 def test_raw_words_and_text_agree(path: Path) -> None:
     text = assemble(read_upstream(path).asm).programs["main"].insns
-    assert encode(text) == encode(program_of(path).programs["main"].insns)
+    assert encode(text) == encode(upstream_program(path).programs["main"].insns)
 
 
 @pytest.mark.parametrize("path", vectors("negative", "[!u]*.data"))

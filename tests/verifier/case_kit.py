@@ -26,13 +26,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import verifier
 from bpfvm.asm import assemble
 from bpfvm.maps.base import MapType
 from bpfvm.program import MapFacts, Program
-from bpfvm.rules import KERNELS
-from bpfvm.vm import HELPER_IDS
+from bpfvm.rules import KERNELS, NEWEST, KernelRules
+from bpfvm.vm import HELPER_IDS, MAP_TYPES, REGISTRY
+from bpfvm.xlated import Verdict
 
-__all__ = ["Case", "Expected", "facts_of", "read_cases"]
+__all__ = ["Case", "Expected", "facts_of", "read_cases", "verdict_of"]
 
 CASES = Path(__file__).resolve().parent / "cases"
 
@@ -111,6 +113,24 @@ def facts_of(program: Program) -> tuple[MapFacts, ...]:
         if d.map_type == MapType.ARENA
         else MapFacts(d)
         for d in program.maps
+    )
+
+
+def verdict_of(
+    program: Program,
+    kernel: str = NEWEST,
+    log_level: int = 0,
+    mem_size: int | None = None,
+) -> Verdict:
+    """Return the verdict on *program* with its maps created."""
+    return verifier.verify(
+        program,
+        facts_of(program),
+        REGISTRY,
+        map_types=MAP_TYPES,
+        rules=KernelRules.of(kernel),
+        log_level=log_level,
+        mem_size=mem_size,
     )
 
 

@@ -14,17 +14,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from case_kit import Case, facts_of, read_cases
+from case_kit import Case, read_cases, verdict_of
 from edge_kit import edge_program
 
-import verifier
 from bpfvm.insn import encode
 from bpfvm.isa import CallKind, Kind, LdKind, lookup
 from bpfvm.json_api import answer
 from bpfvm.maps.base import MapFlags
 from bpfvm.program import Program
-from bpfvm.rules import KernelRules
-from bpfvm.vm import MAP_TYPES, REGISTRY
 from bpfvm.xlated import Verdict
 from verifier import bounds
 
@@ -97,14 +94,7 @@ def states(log: str) -> list[tuple[str, str]]:
 
 
 def verify(program: Program, log_level: int = 1) -> Verdict:
-    return verifier.verify(
-        program,
-        facts_of(program),
-        REGISTRY,
-        map_types=MAP_TYPES,
-        rules=KernelRules.of(KERNEL),
-        log_level=log_level,
-    )
+    return verdict_of(program, KERNEL, log_level)
 
 
 CASES = [

@@ -10,20 +10,17 @@ import random
 from dataclasses import replace
 
 import pytest
-from case_kit import facts_of, read_cases
+from case_kit import read_cases, verdict_of
 from edge_kit import edge_program
 from model_kit import Unsafe, run
 from path_kit import path_program, without_pruning
 
-import verifier
 from bpfvm import diff
 from bpfvm.flow import find_subprogs
 from bpfvm.insn import Insn
 from bpfvm.isa import TABLE
 from bpfvm.program import ObjectFile, Program
-from bpfvm.rules import KERNELS, KernelRules
-from bpfvm.vm import MAP_TYPES, REGISTRY
-from bpfvm.xlated import Verdict
+from bpfvm.rules import KERNELS
 from verifier import explore
 
 pytestmark = pytest.mark.property
@@ -36,17 +33,6 @@ _OF_KIND = {"fill_size"}
 _INPUTS = range(6)
 
 
-def _ask(program: Program, kernel: str, log_level: int = 0) -> Verdict:
-    return verifier.verify(
-        program,
-        facts_of(program),
-        REGISTRY,
-        map_types=MAP_TYPES,
-        rules=KernelRules.of(kernel),
-        log_level=log_level,
-    )
-
-
 def _chunks(count: int, size: int) -> list[range]:
     end = count * _TIMES
     return [range(start, min(start + size, end)) for start in range(0, end, size)]
@@ -56,11 +42,11 @@ def _check_skipped(seed: int) -> bool:
     """Check one program; return whether it was accepted and walked whole."""
     program = path_program(seed)
     kernel = KERNELS[seed % len(KERNELS)]
-    verdict = _ask(program, kernel)
+    verdict = verdict_of(program, kernel)
     if verdict.xlated is None:
         return False
     with without_pruning(_UNPRUNED_LIMIT):
-        whole = _ask(program, kernel)
+        whole = verdict_of(program, kernel)
     is_whole = whole.reason != "too_large"
     assert whole.ok or not is_whole or whole.reason in _OF_KIND, f"seed {seed}: {whole.last}"
     for start in _INPUTS:
@@ -82,7 +68,7 @@ def test_engines_agree_on_accepted_programs(seeds: range) -> None:
     compared = 0
     for seed in seeds:
         for program in (path_program(seed), edge_program(seed)):
-            if not _ask(program, KERNELS[-1]).ok:
+            if not verdict_of(program, KERNELS[-1]).ok:
                 continue
             packet = random.Random(seed).randbytes(64)
             given = diff.Input(bytes(65535 if program.prog_type == "syscall" else 96), packet, seed)
@@ -144,7 +130,7 @@ def test_every_answer_is_a_verdict(seeds: range, monkeypatch: pytest.MonkeyPatch
         sound = rng.choice((path_program(seed), edge_program(seed), rng.choice(cases)))
         program = _damaged(rng, sound)
         for kernel in KERNELS:
-            verdict = _ask(program, kernel, rng.choice((0, 1, 2, 7)))
+            verdict = verdict_of(program, kernel, rng.choice((0, 1, 2, 7)))
             assert verdict.ok == (verdict.errno == 0) == (verdict.xlated is not None)
             assert bool(verdict.last) != verdict.ok
             verdicts.append(verdict)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from case_kit import Case, facts_of, read_cases
+from case_kit import Case, read_cases, verdict_of
 
-import verifier
-from bpfvm.rules import KERNELS, KernelRules
-from bpfvm.vm import MAP_TYPES, REGISTRY
+from bpfvm.rules import KERNELS
 
 CASES = list(read_cases())
 
@@ -31,14 +29,7 @@ def test_cases_have_names_of_their_own() -> None:
 def test_verdict(case: Case, kernel: str) -> None:
     program = case.program()
     expected = case.expected[kernel]
-    verdict = verifier.verify(
-        program,
-        facts_of(program),
-        REGISTRY,
-        map_types=MAP_TYPES,
-        rules=KernelRules.of(kernel),
-        log_level=1,
-    )
+    verdict = verdict_of(program, kernel, 1)
     assert (verdict.errno, verdict.last) == (
         expected.errno,
         verdict.last if expected.fits(verdict.last) else expected.last,

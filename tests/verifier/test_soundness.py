@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from case_kit import facts_of, read_cases
+from case_kit import read_cases, verdict_of
 from edge_kit import STYLES, edge_program
 from model_kit import Unsafe, run
 
-import verifier
 from bpfvm.program import Program
-from bpfvm.rules import KERNELS, KernelRules
-from bpfvm.vm import MAP_TYPES, REGISTRY
-from bpfvm.xlated import Verdict
+from bpfvm.rules import KERNELS
 
 INPUTS = range(20)
-
-
-def ask(program: Program, kernel: str) -> Verdict:
-    return verifier.verify(
-        program,
-        facts_of(program),
-        REGISTRY,
-        map_types=MAP_TYPES,
-        rules=KernelRules.of(kernel),
-        log_level=0,
-    )
 
 
 def goes_wrong(program: Program) -> bool:
@@ -42,7 +28,7 @@ def test_programs_along_the_edges(style: str) -> None:
     accepted = rejected_rightly = 0
     for seed in range(120):
         program = edge_program(seed, style)
-        verdict = ask(program, KERNELS[seed % len(KERNELS)])
+        verdict = verdict_of(program, KERNELS[seed % len(KERNELS)])
         if verdict.xlated is None:
             rejected_rightly += goes_wrong(program)
             continue
@@ -66,7 +52,7 @@ def _accepted_cases() -> list[object]:
 
 @pytest.mark.parametrize(("program", "kernel"), _accepted_cases())
 def test_accepted_cases(program: Program, kernel: str) -> None:
-    verdict = ask(program, kernel)
+    verdict = verdict_of(program, kernel)
     assert verdict.xlated is not None
     for seed in INPUTS:
         executed = run(program, seed)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from case_kit import facts_of
+from case_kit import verdict_of
 
-import verifier
 from bpfvm.asm import assemble
 from bpfvm.program import Program
-from bpfvm.rules import NEWEST, KernelRules
-from bpfvm.vm import HELPER_IDS, MAP_TYPES, REGISTRY
+from bpfvm.rules import NEWEST
+from bpfvm.vm import HELPER_IDS
 from bpfvm.xlated import Verdict, Xlated
 
 __all__ = ["build", "check", "xlated"]
@@ -44,15 +43,7 @@ def check(
 ) -> Verdict:
     """Return the verdict on the program of *text*."""
     program = build(text, prog_type, **changes)
-    return verifier.verify(
-        program,
-        facts_of(program),
-        REGISTRY,
-        map_types=MAP_TYPES,
-        rules=KernelRules.of(kernel),
-        log_level=log_level,
-        mem_size=mem_size,
-    )
+    return verdict_of(program, kernel, log_level, mem_size)
 
 
 def xlated(text: str, prog_type: str = "socket_filter", **changes: Any) -> Xlated:  # noqa: ANN401

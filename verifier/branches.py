@@ -22,6 +22,7 @@ from verifier.state import (
     ZERO_REG,
     FuncState,
     LinkedReg,
+    Mod,
     RegState,
     RegType,
     VerifierState,
@@ -284,6 +285,11 @@ def _sync(state: VerifierState, regno: int, linked: tuple[LinkedReg, ...]) -> No
 # -- pointers ----------------------------------------------------------------------------------
 
 
+def _proven(reg: RegState) -> RegType:
+    """Return the type of maybe-null *reg* once it is known not to be NULL."""
+    return reg.type.without(Mod.MAYBE_NULL)
+
+
 def _settle_null(state: VerifierState, id_: int, *, is_null: bool, keeps_id: bool) -> None:
     """Make every copy of a maybe-null pointer what the test proved it to be."""
 
@@ -292,7 +298,7 @@ def _settle_null(state: VerifierState, id_: int, *, is_null: bool, keeps_id: boo
             return None
         if is_null:
             return ZERO_REG
-        return reg._replace(type=RegType.MAP_VALUE, id=reg.id if keeps_id else 0)
+        return reg._replace(type=_proven(reg), id=reg.id if keeps_id else 0)
 
     replace_regs(state, change)
 
@@ -313,7 +319,7 @@ def _compare_pointers(
         equal = there if op is JmpOp.JEQ else env.cur
         regno, reg, pointer = (dst, a, b) if a.type.may_be_null else (src, b, a)
         if _is_surely_set(env, pointer):
-            equal.frames[-1].regs[regno] = reg._replace(type=RegType.MAP_VALUE)
+            equal.frames[-1].regs[regno] = reg._replace(type=_proven(reg))
         return
     _compare_packet(env.cur, there, op, dst, src, a, b)
 

@@ -29,9 +29,11 @@ from verifier.memory import (
 from verifier.precision import mark_reg, mark_slot
 from verifier.reasons import Reason, Reject
 from verifier.state import (
+    LOCKS,
     NOT_INIT_REG,
     UNKNOWN_REG,
     FuncState,
+    RefKind,
     RegState,
     RegType,
     VerifierState,
@@ -91,8 +93,19 @@ def compile_call(env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
 
 
 def sleep_context(env: Env) -> str:
-    """Return why the current context can't sleep, in the kernel's words, or ""."""
-    return "" if env.cur.sleepable else "non-sleepable prog"
+    """Return why the current context can't sleep, in the kernel's words, or "" (kernel:
+    in_sleepable_context, non_sleepable_context_description)."""
+    cur = env.cur
+    if cur.rcu_depth:
+        return "rcu_read_lock region"
+    if cur.preempt_depth:
+        return "non-preemptible region"
+    kinds = {ref.kind for ref in cur.refs}
+    if RefKind.IRQ in kinds:
+        return "IRQ-disabled region"
+    if kinds & LOCKS:
+        return "lock region"
+    return "" if cur.sleepable else "non-sleepable prog"
 
 
 def _note_call(env: Env, idx: int, proto: FuncProto) -> None:

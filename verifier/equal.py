@@ -17,6 +17,7 @@ from verifier.state import (
     EMPTY_TYPES,
     SPILL_TYPES,
     UNKNOWN_REG,
+    Base,
     FuncState,
     RegState,
     RegType,
@@ -39,6 +40,8 @@ class Mode(Enum):
 
 _NOT_EXACT, _RANGES, _EXACT = Mode.ANY_IMPRECISE, Mode.RANGES, Mode.EXACT
 _SCALAR, _NOT_INIT = RegType.SCALAR, RegType.NOT_INIT
+#: Pointers into memory of a known size: a smaller variable offset is covered by a larger.
+_REGIONS = frozenset({Base.MAP_KEY, Base.MAP_VALUE, Base.MEM, Base.BUF, Base.TP_BUFFER})
 _EMPTY = StackSlot(EMPTY_TYPES)
 _IGNORED = frozenset("?m")
 
@@ -75,6 +78,8 @@ def covers(env: Env, old: VerifierState, cur: VerifierState, mode: Mode) -> bool
     if len(old.frames) != len(cur.frames) or old.sleepable != cur.sleepable:
         return False
     ids = _Ids()
+    if not _same_duties(old, cur, ids):
+        return False
     live = env.cfg.live
     lenient_ids = env.rules.pointer_off_in_range
     top = len(cur.frames) - 1
@@ -95,6 +100,18 @@ def covers(env: Env, old: VerifierState, cur: VerifierState, mode: Mode) -> bool
     return True
 
 
+def _same_duties(old: VerifierState, cur: VerifierState, ids: _Ids) -> bool:
+    """Say whether both have to give back the same things (kernel: refsafe)."""
+    if old.rcu_depth != cur.rcu_depth or old.preempt_depth != cur.preempt_depth:
+        return False
+    if not old.refs and not cur.refs:
+        return True
+    return len(old.refs) == len(cur.refs) and all(
+        a.kind is b.kind and ids.match(a.id, b.id) and a.owner == b.owner
+        for a, b in zip(old.refs, cur.refs, strict=True)
+    )
+
+
 def looks_same(old: VerifierState, cur: VerifierState) -> bool:
     """Say quickly whether the current frames' registers are the same, marks and all ids aside."""
     a, b = old.frames[-1], cur.frames[-1]
@@ -112,7 +129,9 @@ def _exactly(old: RegState, cur: RegState, ids: _Ids) -> bool:
         and old.scalar == cur.scalar
         and old.off == cur.off
         and old.arg == cur.arg
+        and old.info == cur.info
         and ids.match(old.id, cur.id)
+        and ids.match(old.ref, cur.ref)
     )
 
 
@@ -128,12 +147,14 @@ def _reg_safe(old: RegState, cur: RegState, ids: _Ids, mode: Mode, lenient_ids: 
         if not old.precise and mode is _NOT_EXACT:
             return True
         return _scalar_safe(old, cur, ids, lenient_ids)
-    if kind in (RegType.MAP_VALUE, RegType.MAP_VALUE_OR_NULL, RegType.MEM):
+    if kind.base in _REGIONS:
         return (
             old.off == cur.off
             and old.arg == cur.arg
+            and old.info == cur.info
             and range_within(old.scalar, cur.scalar)
             and ids.match(old.id, cur.id)
+            and ids.match(old.ref, cur.ref)
         )
     if kind in (RegType.PACKET, RegType.PACKET_META):
         if old.arg != cur.arg and (old.arg < 0 or cur.arg < 0 or old.arg > cur.arg):

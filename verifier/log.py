@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from bpfvm.program import MapFacts
 from verifier import bounds
 from verifier.bounds import snum_text, unum_text
-from verifier.state import ADD_CONST, FuncState, RegState, RegType, StackSlot
+from verifier.state import ADD_CONST, Base, FuncState, RegState, RegType, StackSlot
 
 __all__ = ["ALL_REGS", "LEVEL1", "LEVEL2", "STATS", "Log", "RegPrinter", "Snapshot"]
 
@@ -25,8 +25,8 @@ ALL_SLOTS = -1
 #: What is printed of a frame: its number, registers, stack slots.
 Snapshot = tuple[int, tuple[tuple[int, RegState], ...], tuple[tuple[int, StackSlot], ...]]
 
-_PACKET = frozenset({RegType.PACKET, RegType.PACKET_META})
-_OF_MAP = frozenset({RegType.MAP_PTR, RegType.MAP_VALUE, RegType.MAP_VALUE_OR_NULL})
+_PACKET = frozenset({Base.PACKET, Base.PACKET_META})
+_OF_MAP = frozenset({Base.MAP_PTR, Base.MAP_VALUE, Base.MAP_KEY})
 
 
 class RegPrinter:
@@ -59,21 +59,25 @@ class RegPrinter:
         if kind is RegType.ARENA:
             return kind.label
         label = kind.label
+        if kind.base is Base.BTF_ID:
+            label += str(reg.info)
         if kind is RegType.STACK:
             if reg.arg != frameno:
                 label += f"[{reg.arg}]"
             if not s.mask:
                 return label + snum_text(s.value + reg.off)
         attrs = self._ids(reg)
-        if kind in _OF_MAP:
+        if reg.ref:
+            attrs.append(f"ref_obj_id={reg.ref}")
+        if kind.base in _OF_MAP:
             defn = self._facts[reg.arg].defn
             attrs += [f"map={defn.name[:15]}"] if defn.name else []
             attrs.append(f"ks={defn.key_size},vs={defn.value_size}")
         if self._offsets_apart and reg.off:
             attrs.append(f"off={snum_text(reg.off)}")
-        if kind in _PACKET:
+        if kind.base in _PACKET:
             attrs.append(f"r={unum_text(reg.arg) if reg.arg >= 0 else hex(reg.arg & 0xFFFFFFFF)}")
-        if kind is RegType.MEM:
+        if kind.base is Base.MEM:
             attrs.append(f"sz={reg.arg}")
         if not self._offsets_apart and reg.off:
             s = _shifted(s, reg.off)

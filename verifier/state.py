@@ -6,19 +6,26 @@ lists of references only. Mutation happens in `FuncState` and `VerifierState` al
 
 from __future__ import annotations
 
-from enum import Enum, unique
-from typing import NamedTuple
+from collections.abc import Hashable
+from enum import Enum, Flag, auto, unique
+from functools import cache
+from typing import ClassVar, NamedTuple
 
 from verifier.bounds import UNKNOWN, ZERO, Scalar, const
 
 __all__ = [
     "ADD_CONST",
     "FP_REG",
+    "LOCKS",
     "NOT_INIT_REG",
     "UNKNOWN_REG",
     "ZERO_REG",
+    "Base",
     "FuncState",
     "History",
+    "Mod",
+    "Ref",
+    "RefKind",
     "RegState",
     "RegType",
     "StackSlot",
@@ -37,24 +44,158 @@ BEYOND_PKT_END = -1
 
 
 @unique
-class RegType(Enum):
-    """What a register holds: (name in the log, may be null, may move by pointer arithmetic)."""
+class Base(Enum):
+    """What a register holds, its modifiers aside: (name in the log, may move by arithmetic)."""
 
-    NOT_INIT = ("?", False, False)
-    SCALAR = ("scalar", False, False)
-    CTX = ("ctx", False, True)
-    MAP_PTR = ("map_ptr", False, False)
-    MAP_VALUE = ("map_value", False, True)
-    MAP_VALUE_OR_NULL = ("map_value_or_null", True, False)
-    STACK = ("fp", False, True)
-    PACKET = ("pkt", False, True)
-    PACKET_META = ("pkt_meta", False, True)
-    PACKET_END = ("pkt_end", False, False)
-    MEM = ("mem", False, True)
-    ARENA = ("arena", False, False)
+    NOT_INIT = ("?", False)
+    SCALAR = ("scalar", False)
+    CTX = ("ctx", True)
+    MAP_PTR = ("map_ptr", False)
+    MAP_VALUE = ("map_value", True)
+    MAP_KEY = ("map_key", True)
+    STACK = ("fp", True)
+    PACKET = ("pkt", True)
+    PACKET_META = ("pkt_meta", True)
+    PACKET_END = ("pkt_end", False)
+    FLOW_KEYS = ("flow_keys", False)
+    SOCKET = ("sock", False)
+    SOCK_COMMON = ("sock_common", False)
+    TCP_SOCK = ("tcp_sock", False)
+    XDP_SOCK = ("xdp_sock", False)
+    TP_BUFFER = ("tp_buffer", True)
+    BTF_ID = ("ptr_", True)
+    MEM = ("mem", True)
+    ARENA = ("arena", False)
+    BUF = ("buf", True)
+    FUNC = ("func", True)
+    DYNPTR = ("dynptr_ptr", True)
 
-    def __init__(self, label: str, may_be_null: bool, may_move: bool) -> None:
-        self.label, self.may_be_null, self.may_move = label, may_be_null, may_move
+    def __init__(self, label: str, may_move: bool) -> None:
+        self.label, self.may_move = label, may_move
+
+
+class Mod(Flag):
+    """Modifiers of a pointer type (kernel: enum bpf_type_flag), in the order the log names them."""
+
+    NONE = 0
+    RDONLY = auto()
+    RINGBUF = auto()
+    USER = auto()
+    PERCPU = auto()
+    RCU = auto()
+    UNTRUSTED = auto()
+    TRUSTED = auto()
+    MAYBE_NULL = auto()
+    ALLOC = auto()
+    NON_OWN_REF = auto()
+
+
+#: Modifiers that the log puts before the base type's name.
+_PREFIXES = (
+    Mod.RDONLY, Mod.RINGBUF, Mod.USER, Mod.PERCPU, Mod.RCU, Mod.UNTRUSTED, Mod.TRUSTED,
+)  # fmt: skip
+
+
+class RegType:
+    """What a register holds: a base with modifiers. There is one instance of each combination, so
+    types are compared by identity, modifiers and all, as the kernel compares its numbers.
+
+    Attributes:
+        base, mods: what it is made of.
+        label: its name in the log and in messages (kernel: reg_type_str).
+        may_be_null: a null check is asked for before it is used.
+        may_move: pointer arithmetic is allowed.
+    """
+
+    __slots__ = ("base", "label", "may_be_null", "may_move", "mods")
+
+    NOT_INIT: ClassVar[RegType]
+    SCALAR: ClassVar[RegType]
+    CTX: ClassVar[RegType]
+    MAP_PTR: ClassVar[RegType]
+    MAP_VALUE: ClassVar[RegType]
+    MAP_VALUE_OR_NULL: ClassVar[RegType]
+    MAP_KEY: ClassVar[RegType]
+    STACK: ClassVar[RegType]
+    PACKET: ClassVar[RegType]
+    PACKET_META: ClassVar[RegType]
+    PACKET_END: ClassVar[RegType]
+    FLOW_KEYS: ClassVar[RegType]
+    SOCKET: ClassVar[RegType]
+    SOCK_COMMON: ClassVar[RegType]
+    TCP_SOCK: ClassVar[RegType]
+    XDP_SOCK: ClassVar[RegType]
+    TP_BUFFER: ClassVar[RegType]
+    BTF_ID: ClassVar[RegType]
+    MEM: ClassVar[RegType]
+    ARENA: ClassVar[RegType]
+    BUF: ClassVar[RegType]
+    FUNC: ClassVar[RegType]
+    DYNPTR: ClassVar[RegType]
+
+    def __init__(self, base: Base, mods: Mod) -> None:
+        """Use `of`."""
+        self.base, self.mods = base, mods
+        self.may_be_null = bool(mods & Mod.MAYBE_NULL)
+        self.may_move = base.may_move and not self.may_be_null
+        prefix = "".join(f"{str(mod.name).lower()}_" for mod in _PREFIXES if mods & mod)
+        suffix = ""
+        if self.may_be_null:
+            suffix = "or_null_" if base is Base.BTF_ID else "_or_null"
+        self.label = f"{prefix}{base.label}{suffix}"
+
+    @staticmethod
+    @cache
+    def of(base: Base, mods: Mod) -> RegType:
+        """Return the type of *base* with *mods*."""
+        return RegType(base, mods)
+
+    def having(self, mods: Mod) -> RegType:
+        """Return this type with *mods* too."""
+        return RegType.of(self.base, self.mods | mods)
+
+    def without(self, mods: Mod) -> RegType:
+        """Return this type without *mods*."""
+        return RegType.of(self.base, self.mods & ~mods)
+
+    def __repr__(self) -> str:
+        return f"<{self.label}>"
+
+
+for _base in Base:
+    setattr(RegType, _base.name, RegType.of(_base, Mod.NONE))
+RegType.MAP_VALUE_OR_NULL = RegType.MAP_VALUE.having(Mod.MAYBE_NULL)
+
+
+@unique
+class RefKind(Enum):
+    """What has to be given back before a path ends (kernel: enum ref_state_type)."""
+
+    POINTER = "pointer"
+    IRQ = "irq"
+    LOCK = "lock"
+    RES_LOCK = "res_lock"
+    RES_LOCK_IRQ = "res_lock_irq"
+
+
+#: References that are locks.
+LOCKS = frozenset({RefKind.LOCK, RefKind.RES_LOCK, RefKind.RES_LOCK_IRQ})
+
+
+class Ref(NamedTuple):
+    """Something acquired and not given back (kernel: bpf_reference_state).
+
+    Attributes:
+        kind: see `RefKind`.
+        id: number of the reference (pointers: the `ref` of its registers).
+        insn: where it was acquired.
+        owner: of a lock, what it lies in: a hashable that is equal for the same lock.
+    """
+
+    kind: RefKind
+    id: int
+    insn: int
+    owner: Hashable = None
 
 
 class RegState(NamedTuple):
@@ -66,9 +207,11 @@ class RegState(NamedTuple):
         off: a pointer's fixed offset; of a linked scalar (id has `ADD_CONST`) its distance.
         id: equality class of scalars, null-check class of maybe-null pointers, variable base of
             packet pointers; 0 for none.
-        arg: map index (map_ptr, map_value), frame number (fp), proven bytes or an end marker
-            (pkt, pkt_meta), bytes of memory (mem); else 0.
+        arg: map index (map_ptr, map_value, map_key), frame number (fp), proven bytes or an end
+            marker (pkt, pkt_meta), bytes of memory (mem), subprog number (func); else 0.
         precise: pruning may not treat a different scalar as equal.
+        ref: number of the reference it holds (kernel: ref_obj_id), 0 for none.
+        info: what else its type needs, such as the name of a ptr_'s struct; else None.
     """
 
     type: RegType
@@ -77,6 +220,8 @@ class RegState(NamedTuple):
     id: int = 0
     arg: int = 0
     precise: bool = False
+    ref: int = 0
+    info: Hashable = None
 
 
 NOT_INIT_REG = RegState(RegType.NOT_INIT)
@@ -155,7 +300,9 @@ class VerifierState:
         history_len: entries of it that the kernel would record too (for its heuristics).
         first_insn, last_insn: insn of *parent*, and the insn executed before this state.
         may_goto_depth: may_gotos passed through on this path.
-        sleepable: the context can sleep.
+        sleepable: the program or async callback can sleep, regions aside.
+        refs: what is acquired and not given back, oldest first.
+        rcu_depth, preempt_depth: RCU read sections and preempt-disabled regions that are open.
     """
 
     __slots__ = (
@@ -170,6 +317,9 @@ class VerifierState:
         "may_goto_depth",
         "miss_cnt",
         "parent",
+        "preempt_depth",
+        "rcu_depth",
+        "refs",
         "sleepable",
     )
 
@@ -184,6 +334,8 @@ class VerifierState:
         self.first_insn = 0
         self.last_insn = -1
         self.may_goto_depth = 0
+        self.refs: tuple[Ref, ...] = ()
+        self.rcu_depth = self.preempt_depth = 0
         self.hit_cnt = 0
         self.miss_cnt = 0
 
@@ -197,6 +349,8 @@ class VerifierState:
         new.first_insn = self.first_insn
         new.last_insn = self.last_insn
         new.may_goto_depth = self.may_goto_depth
+        new.refs = self.refs
+        new.rcu_depth, new.preempt_depth = self.rcu_depth, self.preempt_depth
         return new
 
     @property

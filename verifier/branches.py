@@ -11,12 +11,13 @@ from collections.abc import Callable
 from bpfvm.insn import Insn
 from bpfvm.isa import AluOp, InsnDef, JmpOp
 from verifier import alu, branch
-from verifier.bounds import ZERO, const
+from verifier.bounds import ZERO, Scalar, const
 from verifier.env import Env, Step
 from verifier.fields import check_fields
 from verifier.precision import mark_reg
 from verifier.state import (
     ADD_CONST,
+    ADD_CONST32,
     AT_PKT_END,
     BEYOND_PKT_END,
     ZERO_REG,
@@ -231,15 +232,20 @@ def _packet_taken(op: JmpOp, a: RegState, b: RegState) -> bool | None:
 
 
 def _collect(env: Env, a: RegState, b: RegState) -> tuple[LinkedReg, ...]:
-    """Return the scalars related to either operand; more than the limit lose their relation."""
+    """Return the scalars related to either operand; more than the limit lose their relation.
+
+    Registers that nothing reads any more are left out (kernel: collect_linked_regs).
+    """
     ids = {r.id & ~ADD_CONST for r in (a, b) if r.type is _SCALAR and r.id}
     if not ids:
         return ()
     limit = env.rules.linked_regs
+    state = env.cur
     found: list[LinkedReg] = []
-    for frame in reversed(env.cur.frames):
+    for frame in reversed(state.frames):
+        live = env.cfg.live[state.frame_insn(frame.frameno)]
         for regno, reg in enumerate(frame.regs):
-            if reg.type is _SCALAR and reg.id and reg.id & ~ADD_CONST in ids:
+            if reg.type is _SCALAR and reg.id and live >> regno & 1 and reg.id & ~ADD_CONST in ids:
                 if len(found) < limit:
                     found.append((frame.frameno, True, regno))
                 else:
@@ -271,15 +277,26 @@ def _sync(state: VerifierState, regno: int, linked: tuple[LinkedReg, ...]) -> No
         reg = frame.regs[at] if slot is None else slot.spilled
         if reg is None or (reg.id ^ known.id) & ~ADD_CONST or not reg.id:
             continue
-        if reg.off == known.off:
-            new = reg._replace(scalar=known.scalar)
-        else:
-            delta = const(reg.off - known.off)
-            new = reg._replace(scalar=alu.alu(AluOp.ADD, 64, known.scalar, delta))
+        scalar = _linked_value(reg, known)
+        if scalar is None:
+            continue
+        new = reg._replace(scalar=scalar)
         if slot is None:
             frame.regs[at] = new
         else:
             frame.stack[at] = slot._replace(spilled=new)
+
+
+def _linked_value(reg: RegState, known: RegState) -> Scalar | None:
+    """Return what *known* tells of *reg*, None for nothing: one is linked in 64 bits, one in 32
+    (kernel: sync_linked_regs)."""
+    kinds = (reg.id | known.id) & ADD_CONST
+    if kinds == ADD_CONST:
+        return None
+    if reg.off == known.off:
+        return known.scalar
+    scalar = alu.alu(AluOp.ADD, 64, known.scalar, const(reg.off - known.off))
+    return alu.mov32(scalar) if kinds & ADD_CONST32 else scalar
 
 
 # -- pointers ----------------------------------------------------------------------------------

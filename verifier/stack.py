@@ -6,7 +6,6 @@ were never written may be read and give an unknown scalar.
 
 from __future__ import annotations
 
-from verifier import bounds
 from verifier.bounds import var_off_text
 from verifier.env import Env
 from verifier.precision import mark_reg, mark_slot
@@ -206,9 +205,6 @@ def fill(
         return ZERO_REG if read == "0" * size else UNKNOWN_REG
     if slot.types == SPILL_TYPES and size == 8:
         if to_reg:
-            if spilled.type is _SCALAR:
-                spilled = with_id(env, spilled)
-                owner.stack[spi] = slot._replace(spilled=spilled)
             env.note_stack(owner.frameno, spi)
         return spilled
     if spilled.type is not _SCALAR:
@@ -249,9 +245,6 @@ def _narrow_fill(
     """Return what a load of part of a spilled scalar gives."""
     spill_size = slot.types.count("r")
     if size <= spill_size and low % 8 == 0:
-        if size == spill_size == 4 and bounds.is_u32(spilled.scalar):
-            spilled = with_id(env, spilled)
-            owner.stack[spi] = slot._replace(spilled=spilled)
         env.note_stack(owner.frameno, spi)
         if spilled.scalar.umax >= 1 << 8 * size:
             return spilled._replace(id=0, off=0)

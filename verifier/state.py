@@ -15,6 +15,8 @@ from verifier.bounds import UNKNOWN, ZERO, Scalar, const
 
 __all__ = [
     "ADD_CONST",
+    "ADD_CONST32",
+    "ADD_CONST64",
     "FP_REG",
     "LOCKS",
     "NOT_INIT_REG",
@@ -36,8 +38,11 @@ __all__ = [
 
 #: r10's index.
 FP_REG = 10
-#: Bit of a scalar's id: the register is its class's value plus `off` (kernel: BPF_ADD_CONST).
-ADD_CONST = 1 << 31
+#: Bits of a scalar's id: the register is its class's value plus `off`, in 64 bits or in the low 32
+#: (kernel: BPF_ADD_CONST64, BPF_ADD_CONST32).
+ADD_CONST64 = 1 << 31
+ADD_CONST32 = 1 << 30
+ADD_CONST = ADD_CONST64 | ADD_CONST32
 #: Markers in a packet pointer's `arg`, in place of a proven range.
 AT_PKT_END = -2
 BEYOND_PKT_END = -1

@@ -20,6 +20,8 @@ from verifier.precision import mark_reg
 from verifier.reasons import Reason, Reject
 from verifier.state import (
     ADD_CONST,
+    ADD_CONST32,
+    ADD_CONST64,
     FP_REG,
     UNKNOWN_REG,
     FuncState,
@@ -93,7 +95,8 @@ def compile_alu(_env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
     transfer, next_idx = alu.alu, idx + 1
     imm = const_reg(insn.imm)
     regno_src = src if is_reg else None
-    links = op in (AluOp.ADD, AluOp.SUB) and width == 64
+    links = op in (AluOp.ADD, AluOp.SUB)
+    link_kind = ADD_CONST64 if width == 64 else ADD_CONST32
     forks = op in (AluOp.AND, AluOp.OR)
     is_self = is_reg and src == dst
 
@@ -119,8 +122,8 @@ def compile_alu(_env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
         if forks and not b.scalar.mask and _is_mask(width, a.scalar):
             a = _fork(env, idx, dst, width, a)
         result = transfer(op, width, a.scalar, b.scalar)
-        if links and a.id and (delta := _link_delta(op, a, b, is_self)) is not None:
-            regs[dst] = RegState(_SCALAR, result, delta, a.id | ADD_CONST)
+        if links and a.id and (delta := _link_delta(op, width, a, b, is_self)) is not None:
+            regs[dst] = RegState(_SCALAR, result, delta, a.id | link_kind)
             return next_idx
         regs[dst] = RegState(_SCALAR, result)
         return next_idx
@@ -128,14 +131,25 @@ def compile_alu(_env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
     return step
 
 
-def _link_delta(op: AluOp, a: RegState, b: RegState, is_self: bool) -> int | None:
-    """Return how far `a op= b` moves a linked scalar, where the link can be kept."""
-    k = b.scalar
-    if k.mask or a.id & ADD_CONST or is_self or not S32_MIN <= k.smin <= S32_MAX:
+def _link_delta(op: AluOp, width: int, a: RegState, b: RegState, is_self: bool) -> int | None:
+    """Return how far `a op= b` moves a linked scalar, where the link can be kept.
+
+    A 32-bit insn keeps it only where the upper half, which it drops, is zero.
+    """
+    if a.id & ADD_CONST or is_self:
         return None
+    k = b.scalar
+    if width == 32:
+        if k.mask & U32_MAX or not bounds.is_u32(a.scalar):
+            return None
+        delta = k.s32_min
+    elif k.mask or not S32_MIN <= k.smin <= S32_MAX:
+        return None
+    else:
+        delta = k.smin
     if op is AluOp.ADD:
-        return k.smin
-    return None if k.smin == S32_MIN else -k.smin
+        return delta
+    return None if delta == S32_MIN else -delta
 
 
 def _is_mask(width: int, s: Scalar) -> bool:

@@ -1,6 +1,6 @@
-"""Calls: helpers and kfuncs against their prototypes, subprogs as frames, exits.
+"""Calls: helpers against their prototypes, subprogs as frames, exits.
 
-Rules: Linux 6.18 (check_helper_call, check_kfunc_call, check_func_call). Nothing here knows a
+Rules: Linux 6.18 (check_helper_call, check_func_call). Nothing here knows a
 helper, kfunc or map by name: prototypes and map traits say what is asked.
 """
 
@@ -14,26 +14,25 @@ from bpfvm.insn import Insn
 from bpfvm.isa import CallKind, InsnDef
 from bpfvm.maps.base import MapFlags
 from bpfvm.program import Linkage
-from bpfvm.proto import ArgType, FuncProto, KfuncFlags, RetType
-from verifier import stack
-from verifier.bounds import ZERO, var_off_text
-from verifier.cfg import subprog_name
-from verifier.env import PATH_END, CallFacts, Env, Step
-from verifier.memory import (
-    check_ctx_pointer,
-    check_map_access,
-    check_mem_access,
-    check_packet_access,
-    check_region,
+from bpfvm.proto import ArgType, FuncProto, RetType
+from verifier.callkit import (
+    check_memory,
+    check_size,
+    check_unmoved,
+    clear_caller_saved,
+    note_call,
 )
-from verifier.precision import mark_reg, mark_slot
+from verifier.cfg import subprog_name
+from verifier.env import PATH_END, Env, Step
+from verifier.kfuncs import compile_kfunc
+from verifier.memory import check_ctx_pointer
+from verifier.precision import mark_slot
 from verifier.reasons import Reason, Reject
+from verifier.resources import sleep_context
 from verifier.state import (
-    LOCKS,
     NOT_INIT_REG,
     UNKNOWN_REG,
     FuncState,
-    RefKind,
     RegState,
     RegType,
     VerifierState,
@@ -42,13 +41,11 @@ from verifier.transfer import readable
 
 __all__ = ["compile_call", "compile_exit", "fp_reg"]
 
-#: kernel: BPF_MAX_VAR_SIZ; the first helper number the kernel doesn't know
-MAX_SIZE = 1 << 29
+#: The first helper number the kernel doesn't know.
 MAX_HELPER = 212
 
 _SCALAR, _STACK, _MAP_VALUE = RegType.SCALAR, RegType.STACK, RegType.MAP_VALUE
 _PACKETS = (RegType.PACKET, RegType.PACKET_META)
-_CALLER_SAVED = range(6)
 
 _MEMORY = (
     RegType.STACK,
@@ -85,40 +82,11 @@ def compile_call(env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
         case CallKind.LOCAL:
             return _compile_local(env, idx, idx + 1 + insn.imm)
         case CallKind.KFUNC:
-            return _compile_kfunc(env, idx, insn)
+            return compile_kfunc(env, idx, insn)
         case CallKind.HELPER:
             return _compile_helper(env, idx, insn.imm)
         case _:
             raise InternalError(f"{row.mnemonic} is no call")
-
-
-def sleep_context(env: Env) -> str:
-    """Return why the current context can't sleep, in the kernel's words, or "" (kernel:
-    in_sleepable_context, non_sleepable_context_description)."""
-    cur = env.cur
-    if cur.rcu_depth:
-        return "rcu_read_lock region"
-    if cur.preempt_depth:
-        return "non-preemptible region"
-    kinds = {ref.kind for ref in cur.refs}
-    if RefKind.IRQ in kinds:
-        return "IRQ-disabled region"
-    if kinds & LOCKS:
-        return "lock region"
-    return "" if cur.sleepable else "non-sleepable prog"
-
-
-def _note_call(env: Env, idx: int, proto: FuncProto) -> None:
-    facts = env.calls.get(idx)
-    if facts is None:
-        facts = env.calls[idx] = CallFacts(proto)
-    facts.context = facts.context or sleep_context(env)
-
-
-def _clear_caller_saved(frame: FuncState) -> None:
-    regs = frame.regs
-    for regno in _CALLER_SAVED:
-        regs[regno] = NOT_INIT_REG
 
 
 # -- helpers -----------------------------------------------------------------------------------
@@ -156,10 +124,10 @@ def _compile_helper(env: Env, idx: int, number: int) -> Step:
         for position, arg in enumerate(proto.args):
             _check_arg(env, frame, call, position + 1, arg)
         result = _result(env, call)
-        _clear_caller_saved(frame)
+        clear_caller_saved(frame)
         frame.regs[0] = result
         _check_map_use(env, call)
-        _note_call(env, idx, proto)
+        note_call(env, idx, proto)
         return idx + 1
 
     return step
@@ -189,7 +157,7 @@ def _check_arg(env: Env, frame: FuncState, call: _Call, regno: int, arg: ArgType
         check_ctx_pointer(env, regno, reg, may_move=False)
     match arg:
         case ArgType.CONST_MAP_PTR:
-            _check_unmoved(reg, regno)
+            check_unmoved(reg, regno)
             call.map_index = reg.arg
         case ArgType.MAP_KEY:
             if call.map_index is None:
@@ -205,7 +173,7 @@ def _check_arg(env: Env, frame: FuncState, call: _Call, regno: int, arg: ArgType
             is_out = arg is ArgType.UNINIT_MAP_VALUE
             check_memory(env, frame, regno, size, write=is_out, raw=is_out)
         case ArgType.CONST_SIZE | ArgType.CONST_SIZE_OR_ZERO:
-            _check_size(
+            check_size(
                 env,
                 frame,
                 regno,
@@ -224,62 +192,6 @@ def _check_arg(env: Env, frame: FuncState, call: _Call, regno: int, arg: ArgType
             raise InternalError(f"{call.name}: a helper with kfunc argument {arg.name}")
         case _:
             assert_never(arg)
-
-
-def _check_unmoved(reg: RegState, regno: int) -> None:
-    """Refuse a pointer argument that was moved (kernel: __check_ptr_off_reg)."""
-    label = reg.type.label
-    if reg.off < 0:
-        raise Reject(Reason.PTR_ARG_NEGATIVE, type=label, reg=regno, off=reg.off)
-    if reg.off:
-        raise Reject(Reason.PTR_ARG_MODIFIED, type=label, reg=regno, off=reg.off)
-    if reg.scalar != ZERO:
-        raise Reject(Reason.PTR_ARG_VARIABLE, type=label, var_off=var_off_text(reg.scalar))
-
-
-def check_memory(
-    env: Env,
-    frame: FuncState,
-    regno: int,
-    size: int,
-    *,
-    write: bool = False,
-    raw: bool = False,
-    zero_ok: bool = False,
-) -> None:
-    """Check *size* bytes that a callee reads or writes at register *regno* (kernel:
-    check_helper_mem_access). *raw*: it writes all of them."""
-    reg = frame.regs[regno]
-    kind = reg.type
-    if kind is _STACK:
-        stack.check_helper_range(
-            env, regno, reg, reg.off, size, zero_ok=zero_ok, write=write, raw=raw
-        )
-    elif kind is _MAP_VALUE:
-        check_map_access(env, regno, reg, reg.off, size, write=write, zero_ok=zero_ok)
-    elif kind is RegType.MEM:
-        check_mem_access(env, regno, reg, reg.off, size, zero_ok=zero_ok)
-    elif kind in _PACKETS:
-        check_packet_access(env, regno, reg, reg.off, size, zero_ok=zero_ok)
-        if write and not env.prog_type.packet_write:
-            raise Reject(Reason.PACKET_READ_ONLY)
-    elif not (zero_ok and size == 0 and kind is _SCALAR and reg.scalar == ZERO):
-        raise Reject(Reason.ARG_TYPE, reg=regno, type=kind.label, expected=_STACK.label)
-
-
-def _check_size(env: Env, frame: FuncState, regno: int, *, write: bool, zero_ok: bool) -> None:
-    """Check a size argument, and the memory before it for the largest size it may have."""
-    s = frame.regs[regno].scalar
-    if s.smin < 0:
-        raise Reject(Reason.SIZE_NEGATIVE, reg=regno)
-    if s.umin == 0 and not zero_ok:
-        raise Reject(Reason.SIZE_ZERO, reg=regno, umin=s64(s.umin), umax=s64(s.umax))
-    if s.umax >= MAX_SIZE:
-        raise Reject(Reason.SIZE_UNBOUNDED, reg=regno)
-    check_memory(
-        env, frame, regno - 1, s.umax, write=write, raw=write and not s.mask, zero_ok=zero_ok
-    )
-    mark_reg(env, regno)
 
 
 def _constant_key(env: Env, reg: RegState, size: int) -> int | None:
@@ -334,136 +246,6 @@ def _check_map_use(env: Env, call: _Call) -> None:
         raise Reject(Reason.MAP_WRITE)
 
 
-# -- kfuncs ------------------------------------------------------------------------------------
-
-_ARENA_FLAGS = KfuncFlags.ARENA_RET | KfuncFlags.ARENA_ARG2
-
-
-def _compile_kfunc(env: Env, idx: int, insn: Insn) -> Step:
-    name = env.program.kfuncs[insn.imm]
-    proto = env.registry.kfuncs.get(name)
-    if proto is None:
-        # Only a weak one comes this far: it matters where it is reached, as libbpf has it.
-        raise Reject(Reason.NOT_SUPPORTED, what=f"kfunc {name}")
-    if insn.off:
-        raise Reject(Reason.NOT_SUPPORTED, what="kfuncs of modules")
-    if proto.prog_types is not None and env.program.prog_type not in proto.prog_types:
-        raise Reject(Reason.KFUNC_NOT_ALLOWED, name=name)
-    sleeps = proto.might_sleep or (
-        bool(proto.flags & _ARENA_FLAGS) and not env.rules.arena_kfuncs_any_context
-    )
-
-    def step(env: Env, frame: FuncState) -> int:
-        context = sleep_context(env)
-        if sleeps and context == "non-sleepable prog":
-            raise Reject(Reason.KFUNC_SLEEPS, name=name)
-        if sleeps and context:
-            raise Reject(Reason.KFUNC_SLEEPS_IN, name=name, context=context)
-        for position, arg in enumerate(proto.args):
-            _check_kfunc_arg(env, frame, position + 1, arg)
-        _clear_caller_saved(frame)
-        if proto.ret is not RetType.VOID:
-            frame.regs[0] = UNKNOWN_REG
-        _note_call(env, idx, proto)
-        return idx + 1
-
-    return step
-
-
-def _check_kfunc_arg(env: Env, frame: FuncState, regno: int, arg: ArgType) -> None:
-    """Check one kfunc argument (kernel: check_kfunc_args)."""
-    reg = frame.regs[regno]
-    match arg:
-        case ArgType.KF_IGNORE:
-            return
-        case ArgType.SCALAR:
-            if reg.type is not _SCALAR:
-                raise Reject(Reason.KFUNC_SCALAR, reg=regno)
-        case ArgType.KF_MAP:
-            _check_kfunc_pointer(env, reg, regno)
-            _check_kfunc_map(env, reg, regno)
-        case ArgType.KF_CONST_STR:
-            _check_kfunc_pointer(env, reg, regno)
-            _check_kfunc_str(env, reg, regno)
-        case ArgType.KF_MEM:
-            _check_kfunc_pointer(env, reg, regno)
-            if reg.type is RegType.NOT_INIT:
-                raise Reject(Reason.NOT_READABLE, reg=regno)
-        case ArgType.KF_MEM_SIZE:
-            if reg.type is not _SCALAR:
-                raise Reject(Reason.KFUNC_SCALAR, reg=regno)
-            _check_kfunc_size(env, frame, regno)
-        case (
-            ArgType.ANYTHING
-            | ArgType.CONST_MAP_PTR
-            | ArgType.MAP_KEY
-            | ArgType.MAP_VALUE
-            | ArgType.UNINIT_MAP_VALUE
-            | ArgType.MEM_RDONLY
-            | ArgType.UNINIT_MEM
-            | ArgType.CONST_SIZE
-            | ArgType.CONST_SIZE_OR_ZERO
-            | ArgType.CTX
-        ):
-            raise InternalError(f"a kfunc with helper argument {arg.name}")
-        case _:
-            assert_never(arg)
-
-
-def _check_kfunc_pointer(env: Env, reg: RegState, regno: int) -> None:
-    """Refuse NULL, or what may be, where a pointer is asked for."""
-    is_null = reg.type is _SCALAR and reg.scalar == ZERO
-    if is_null or reg.type.may_be_null:
-        if env.rules.kfunc_args_by_register:
-            raise Reject(Reason.KFUNC_NULL_REG, reg=regno)
-        raise Reject(Reason.KFUNC_NULL, arg=regno - 1)
-
-
-def _check_kfunc_map(env: Env, reg: RegState, regno: int) -> None:
-    if reg.type is RegType.MAP_PTR:
-        _check_unmoved(reg, regno)
-        return
-    if env.rules.kfunc_args_by_register:
-        raise Reject(Reason.KFUNC_NOT_MAP_REG, reg=regno, type=reg.type.label)
-    raise Reject(Reason.KFUNC_NOT_MAP, reg=regno)
-
-
-def _check_kfunc_str(env: Env, reg: RegState, regno: int) -> None:
-    """Check a constant string argument (kernel: check_reg_const_str)."""
-    if reg.type is not _MAP_VALUE:
-        if env.rules.kfunc_args_by_register:
-            raise Reject(Reason.KFUNC_STR_REG, reg=regno)
-        raise Reject(Reason.KFUNC_STR, arg=regno - 1)
-    facts = env.facts[reg.arg]
-    if facts.contents is None or not facts.defn.flags & MapFlags.RDONLY_PROG:
-        raise Reject(Reason.STR_NOT_READ_ONLY, reg=regno)
-    if reg.scalar.mask:
-        raise Reject(Reason.STR_NOT_CONST, reg=regno)
-    size = facts.defn.value_size
-    detail = f"invalid access to map value, value_size={size} off={{off}} size={{size}}"
-    check_region(env, regno, reg, reg.off, size - reg.off, size, detail)
-    start = reg.off + s64(reg.scalar.value)
-    if b"\0" not in facts.contents[start:]:
-        raise Reject(Reason.STR_NOT_TERMINATED)
-
-
-def _check_kfunc_size(env: Env, frame: FuncState, regno: int) -> None:
-    """Check memory and its size; the kernel says what was wrong, and then which pair."""
-    try:
-        _check_size(env, frame, regno, write=False, zero_ok=True)
-        if frame.regs[regno - 1].type is not _SCALAR:
-            size = frame.regs[regno].scalar.umax
-            check_memory(env, frame, regno - 1, size, write=True, zero_ok=True)
-    except Reject as e:
-        if env.rules.kfunc_args_by_register:
-            raise Reject(
-                Reason.KFUNC_MEM_LEN_REG, before=e.lines, reg=regno - 1, len_reg=regno
-            ) from None
-        raise Reject(
-            Reason.KFUNC_MEM_LEN, before=e.lines, arg=regno - 2, len_arg=regno - 1
-        ) from None
-
-
 # -- subprogs ----------------------------------------------------------------------------------
 
 
@@ -482,7 +264,7 @@ def _compile_local(env: Env, idx: int, target: int) -> Step:
             raise Reject(Reason.CALL_FRAMES, frames=frameno + 1)
         regs = [NOT_INIT_REG, *frame.regs[1:6], *[NOT_INIT_REG] * 4, fp_reg(frameno)]
         callee = FuncState(frameno, number, idx, regs, {})
-        _clear_caller_saved(frame)
+        clear_caller_saved(frame)
         cur.frames.append(callee)
         if env.log.on:
             env.log.line("caller:")

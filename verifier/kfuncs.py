@@ -1,0 +1,159 @@
+"""Kfunc calls against their prototypes.
+
+Rules: Linux 6.18 and 7.3 (check_kfunc_call, check_kfunc_args). Nothing here knows a kfunc by
+name: prototypes say what is asked.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from bpfvm.bits import s64
+from bpfvm.errors import InternalError
+from bpfvm.insn import Insn
+from bpfvm.maps.base import MapFlags
+from bpfvm.proto import ArgType, KfuncFlags, RetType
+from verifier.bounds import ZERO
+from verifier.callkit import (
+    check_memory,
+    check_size,
+    check_unmoved,
+    clear_caller_saved,
+    note_call,
+)
+from verifier.env import Env, Step
+from verifier.memory import check_region
+from verifier.reasons import Reason, Reject
+from verifier.resources import sleep_context
+from verifier.state import UNKNOWN_REG, FuncState, RegState, RegType
+
+__all__ = ["compile_kfunc"]
+
+_SCALAR, _MAP_VALUE = RegType.SCALAR, RegType.MAP_VALUE
+_ARENA_FLAGS = KfuncFlags.ARENA_RET | KfuncFlags.ARENA_ARG2
+
+
+def compile_kfunc(env: Env, idx: int, insn: Insn) -> Step:
+    """Return the step of a kfunc call."""
+    name = env.program.kfuncs[insn.imm]
+    proto = env.registry.kfuncs.get(name)
+    if proto is None:
+        # Only a weak one comes this far: it matters where it is reached, as libbpf has it.
+        raise Reject(Reason.NOT_SUPPORTED, what=f"kfunc {name}")
+    if insn.off:
+        raise Reject(Reason.NOT_SUPPORTED, what="kfuncs of modules")
+    if proto.prog_types is not None and env.program.prog_type not in proto.prog_types:
+        raise Reject(Reason.KFUNC_NOT_ALLOWED, name=name)
+    sleeps = proto.might_sleep or (
+        bool(proto.flags & _ARENA_FLAGS) and not env.rules.arena_kfuncs_any_context
+    )
+
+    def step(env: Env, frame: FuncState) -> int:
+        context = sleep_context(env)
+        if sleeps and context == "non-sleepable prog":
+            raise Reject(Reason.KFUNC_SLEEPS, name=name)
+        if sleeps and context:
+            raise Reject(Reason.KFUNC_SLEEPS_IN, name=name, context=context)
+        for position, arg in enumerate(proto.args):
+            _check_kfunc_arg(env, frame, position + 1, arg)
+        clear_caller_saved(frame)
+        if proto.ret is not RetType.VOID:
+            frame.regs[0] = UNKNOWN_REG
+        note_call(env, idx, proto)
+        return idx + 1
+
+    return step
+
+
+def _check_kfunc_arg(env: Env, frame: FuncState, regno: int, arg: ArgType) -> None:
+    """Check one kfunc argument (kernel: check_kfunc_args)."""
+    reg = frame.regs[regno]
+    match arg:
+        case ArgType.KF_IGNORE:
+            return
+        case ArgType.SCALAR:
+            if reg.type is not _SCALAR:
+                raise Reject(Reason.KFUNC_SCALAR, reg=regno)
+        case ArgType.KF_MAP:
+            _check_kfunc_pointer(env, reg, regno)
+            _check_kfunc_map(env, reg, regno)
+        case ArgType.KF_CONST_STR:
+            _check_kfunc_pointer(env, reg, regno)
+            _check_kfunc_str(env, reg, regno)
+        case ArgType.KF_MEM:
+            _check_kfunc_pointer(env, reg, regno)
+            if reg.type is RegType.NOT_INIT:
+                raise Reject(Reason.NOT_READABLE, reg=regno)
+        case ArgType.KF_MEM_SIZE:
+            if reg.type is not _SCALAR:
+                raise Reject(Reason.KFUNC_SCALAR, reg=regno)
+            _check_kfunc_size(env, frame, regno)
+        case (
+            ArgType.ANYTHING
+            | ArgType.CONST_MAP_PTR
+            | ArgType.MAP_KEY
+            | ArgType.MAP_VALUE
+            | ArgType.UNINIT_MAP_VALUE
+            | ArgType.MEM_RDONLY
+            | ArgType.UNINIT_MEM
+            | ArgType.CONST_SIZE
+            | ArgType.CONST_SIZE_OR_ZERO
+            | ArgType.CTX
+        ):
+            raise InternalError(f"a kfunc with helper argument {arg.name}")
+        case _:
+            assert_never(arg)
+
+
+def _check_kfunc_pointer(env: Env, reg: RegState, regno: int) -> None:
+    """Refuse NULL, or what may be, where a pointer is asked for."""
+    is_null = reg.type is _SCALAR and reg.scalar == ZERO
+    if is_null or reg.type.may_be_null:
+        if env.rules.kfunc_args_by_register:
+            raise Reject(Reason.KFUNC_NULL_REG, reg=regno)
+        raise Reject(Reason.KFUNC_NULL, arg=regno - 1)
+
+
+def _check_kfunc_map(env: Env, reg: RegState, regno: int) -> None:
+    if reg.type is RegType.MAP_PTR:
+        check_unmoved(reg, regno)
+        return
+    if env.rules.kfunc_args_by_register:
+        raise Reject(Reason.KFUNC_NOT_MAP_REG, reg=regno, type=reg.type.label)
+    raise Reject(Reason.KFUNC_NOT_MAP, reg=regno)
+
+
+def _check_kfunc_str(env: Env, reg: RegState, regno: int) -> None:
+    """Check a constant string argument (kernel: check_reg_const_str)."""
+    if reg.type is not _MAP_VALUE:
+        if env.rules.kfunc_args_by_register:
+            raise Reject(Reason.KFUNC_STR_REG, reg=regno)
+        raise Reject(Reason.KFUNC_STR, arg=regno - 1)
+    facts = env.facts[reg.arg]
+    if facts.contents is None or not facts.defn.flags & MapFlags.RDONLY_PROG:
+        raise Reject(Reason.STR_NOT_READ_ONLY, reg=regno)
+    if reg.scalar.mask:
+        raise Reject(Reason.STR_NOT_CONST, reg=regno)
+    size = facts.defn.value_size
+    detail = f"invalid access to map value, value_size={size} off={{off}} size={{size}}"
+    check_region(env, regno, reg, reg.off, size - reg.off, size, detail)
+    start = reg.off + s64(reg.scalar.value)
+    if b"\0" not in facts.contents[start:]:
+        raise Reject(Reason.STR_NOT_TERMINATED)
+
+
+def _check_kfunc_size(env: Env, frame: FuncState, regno: int) -> None:
+    """Check memory and its size; the kernel says what was wrong, and then which pair."""
+    try:
+        check_size(env, frame, regno, write=False, zero_ok=True)
+        if frame.regs[regno - 1].type is not _SCALAR:
+            size = frame.regs[regno].scalar.umax
+            check_memory(env, frame, regno - 1, size, write=True, zero_ok=True)
+    except Reject as e:
+        if env.rules.kfunc_args_by_register:
+            raise Reject(
+                Reason.KFUNC_MEM_LEN_REG, before=e.lines, reg=regno - 1, len_reg=regno
+            ) from None
+        raise Reject(
+            Reason.KFUNC_MEM_LEN, before=e.lines, arg=regno - 2, len_arg=regno - 1
+        ) from None

@@ -66,6 +66,9 @@ class KernelRules:
     complexity_is_e2big: bool = _rule(
         False, True, "too many pending branches are E2BIG, not EFAULT"
     )
+    circular_ranges: bool = _rule(
+        False, True, "what is known of a number is a tnum and two circular ranges, not four ranges"
+    )
     linked_regs: int = _rule(6, 5, "how many linked scalars follow one branch")
     null_check_keeps_id: bool = _rule(
         False, True, "a pointer keeps its id when its null check succeeds"

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bpfvm.bits import S32_MAX, S32_MIN, S64_MAX, S64_MIN, U32_MAX, U64_MAX, s32, s64
 from bpfvm.errors import InternalError
 from bpfvm.isa import AluOp, EndOp
 from verifier import tnum
@@ -30,8 +29,21 @@ from verifier.bounds import (
     zext32,
 )
 from verifier.tnum import Tnum
+from verifier.width import (
+    BYTE,
+    HALF,
+    S32_MAX,
+    S32_MIN,
+    S64_MAX,
+    S64_MIN,
+    U32_MAX,
+    U64_MAX,
+    WIDE,
+    s32,
+    s64,
+)
 
-__all__ = ["add_ptr", "alu", "end", "mov32", "movsx", "neg", "sub_ptr"]
+__all__ = ["TRANSFER", "add_ptr", "alu", "end", "mov32", "movsx", "neg", "sub_ptr"]
 
 #: Signed minimum and maximum, unsigned minimum and maximum.
 _Range = tuple[int, int, int, int]
@@ -45,7 +57,7 @@ def alu(op: AluOp, width: int, dst: Scalar, src: Scalar) -> Scalar:
     Every value that the insn can leave in the register is kept. MOV gives *src*, or its low 32
     bits; NEG ignores *src*.
     """
-    return _TRANSFER[op](width, dst, src)
+    return TRANSFER[op](width, dst, src)
 
 
 def neg(width: int, s: Scalar) -> Scalar:
@@ -60,7 +72,7 @@ def mov32(s: Scalar) -> Scalar:
 
 def movsx(width: int, bits: int, s: Scalar) -> Scalar:
     """Return the low *bits* of every member sign-extended to *width*, zeros above that."""
-    return reset_if_broken(sign_extend(s, bits // 8, width))
+    return reset_if_broken(sign_extend(s, bits // BYTE, width))
 
 
 def end(op: EndOp, bits: int, s: Scalar) -> Scalar:
@@ -73,7 +85,7 @@ def end(op: EndOp, bits: int, s: Scalar) -> Scalar:
             s = unbounded(*tnum.byte_swap(Tnum(s.value, s.mask), bits))
         case EndOp.LE:
             pass
-    return settle(s if bits == 64 else coerce_to_size(s, bits // 8))
+    return settle(s if bits == WIDE else coerce_to_size(s, bits // BYTE))
 
 
 def add_ptr(base: Scalar, delta: Scalar) -> Scalar:
@@ -106,11 +118,11 @@ def sub_ptr(base: Scalar, delta: Scalar) -> Scalar:
 
 def _finish(width: int, t: Tnum, wide: _Range, low: _Range) -> Scalar:
     s = Scalar(*t, *wide, *low)
-    return settle(zext32(s) if width == 32 else s)
+    return settle(zext32(s) if width == HALF else s)
 
 
 def _const(width: int, value: int) -> Scalar:
-    return const(value & U32_MAX if width == 32 else value)
+    return const(value & U32_MAX if width == HALF else value)
 
 
 def _add(width: int, dst: Scalar, src: Scalar) -> Scalar:
@@ -118,10 +130,10 @@ def _add(width: int, dst: Scalar, src: Scalar) -> Scalar:
     if not dst.mask and not src.mask:
         return _const(width, dst.value + src.value)
     t = tnum.add(Tnum(dst.value, dst.mask), Tnum(src.value, src.mask))
-    low = _add_range(dst[6:], src[6:], S32_MAX, U32_MAX)
-    if width == 32:
-        return _finish(32, t, _FULL64, low)
-    return _finish(64, t, _add_range(dst[2:6], src[2:6], S64_MAX, U64_MAX), low)
+    low = _add_range(dst[6:10], src[6:10], S32_MAX, U32_MAX)
+    if width == HALF:
+        return _finish(HALF, t, _FULL64, low)
+    return _finish(WIDE, t, _add_range(dst[2:6], src[2:6], S64_MAX, U64_MAX), low)
 
 
 def _add_range(a: _Range, b: _Range, smax: int, umax: int) -> _Range:
@@ -140,10 +152,10 @@ def _sub(width: int, dst: Scalar, src: Scalar) -> Scalar:
     if not dst.mask and not src.mask:
         return _const(width, dst.value - src.value)
     t = tnum.sub(Tnum(dst.value, dst.mask), Tnum(src.value, src.mask))
-    low = _sub_range(dst[6:], src[6:], S32_MAX, U32_MAX)
-    if width == 32:
-        return _finish(32, t, _FULL64, low)
-    return _finish(64, t, _sub_range(dst[2:6], src[2:6], S64_MAX, U64_MAX), low)
+    low = _sub_range(dst[6:10], src[6:10], S32_MAX, U32_MAX)
+    if width == HALF:
+        return _finish(HALF, t, _FULL64, low)
+    return _finish(WIDE, t, _sub_range(dst[2:6], src[2:6], S64_MAX, U64_MAX), low)
 
 
 def _sub_range(a: _Range, b: _Range, smax: int, umax: int) -> _Range:
@@ -161,13 +173,13 @@ def _mul(width: int, dst: Scalar, src: Scalar) -> Scalar:
     """Ends are multiplied; a range is lost where any product overflows."""
     if not dst.mask and not src.mask:
         return _const(width, dst.value * src.value)
-    low = _mul_range(dst[6:], src[6:], S32_MAX, U32_MAX)
-    if width == 32:
+    low = _mul_range(dst[6:10], src[6:10], S32_MAX, U32_MAX)
+    if width == HALF:
         a = Tnum(dst.value & U32_MAX, dst.mask & U32_MAX)
         b = Tnum(src.value & U32_MAX, src.mask & U32_MAX)
-        return _finish(32, tnum.mul(a, b), _FULL64, low)
+        return _finish(HALF, tnum.mul(a, b), _FULL64, low)
     t = tnum.mul(Tnum(dst.value, dst.mask), Tnum(src.value, src.mask))
-    return _finish(64, t, _mul_range(dst[2:6], src[2:6], S64_MAX, U64_MAX), low)
+    return _finish(WIDE, t, _mul_range(dst[2:6], src[2:6], S64_MAX, U64_MAX), low)
 
 
 def _mul_range(a: _Range, b: _Range, smax: int, umax: int) -> _Range:
@@ -216,9 +228,9 @@ def _from_unsigned64(umin: int, umax: int) -> _Range:
 
 def _shift_count(width: int, src: Scalar) -> int | None:
     """Return the count where it is one known number below *width*, else None."""
-    if src.umax >= width or (src.mask & U32_MAX if width == 32 else src.mask):
+    if src.umax >= width or (src.mask & U32_MAX if width == HALF else src.mask):
         return None
-    return src.u32_min if width == 32 else src.umin
+    return src.u32_min if width == HALF else src.umin
 
 
 def _lsh(width: int, dst: Scalar, src: Scalar) -> Scalar:
@@ -227,20 +239,20 @@ def _lsh(width: int, dst: Scalar, src: Scalar) -> Scalar:
     if k is None:
         return UNKNOWN
     u32_min, u32_max = dst.u32_min << k, dst.u32_max << k
-    if k > 31 or dst.u32_max > 1 << 31 - k:
+    if k >= HALF or dst.u32_max > 1 << HALF - 1 - k:
         u32_min, u32_max = 0, U32_MAX
     low = (S32_MIN, S32_MAX, u32_min, u32_max)
     t = tnum.lshift(Tnum(dst.value, dst.mask), k)
-    if width == 32:
-        return _finish(32, t, _FULL64, low)
+    if width == HALF:
+        return _finish(HALF, t, _FULL64, low)
     umin, umax = dst.umin << k, dst.umax << k
-    if dst.umax > 1 << 63 - k:
+    if dst.umax > 1 << WIDE - 1 - k:
         umin, umax = 0, U64_MAX
     smin, smax = S64_MIN, S64_MAX
-    if k == 32:
+    if k == HALF:
         # Compilers sign-extend by this and a shift back; the low half keeps its order.
-        smin, smax = dst.s32_min << 32, dst.s32_max << 32
-    return _finish(64, t, (smin, smax, umin, umax), low)
+        smin, smax = dst.s32_min << HALF, dst.s32_max << HALF
+    return _finish(WIDE, t, (smin, smax, umin, umax), low)
 
 
 def _rsh(width: int, dst: Scalar, src: Scalar) -> Scalar:
@@ -248,11 +260,11 @@ def _rsh(width: int, dst: Scalar, src: Scalar) -> Scalar:
     k = _shift_count(width, src)
     if k is None:
         return UNKNOWN
-    if width == 32:
+    if width == HALF:
         t = tnum.rshift(Tnum(dst.value & U32_MAX, dst.mask & U32_MAX), k)
-        return _finish(32, t, _FULL64, (S32_MIN, S32_MAX, dst.u32_min >> k, dst.u32_max >> k))
+        return _finish(HALF, t, _FULL64, (S32_MIN, S32_MAX, dst.u32_min >> k, dst.u32_max >> k))
     t = tnum.rshift(Tnum(dst.value, dst.mask), k)
-    return _finish(64, t, (S64_MIN, S64_MAX, dst.umin >> k, dst.umax >> k), _FULL32)
+    return _finish(WIDE, t, (S64_MIN, S64_MAX, dst.umin >> k, dst.umax >> k), _FULL32)
 
 
 def _arsh(width: int, dst: Scalar, src: Scalar) -> Scalar:
@@ -261,9 +273,9 @@ def _arsh(width: int, dst: Scalar, src: Scalar) -> Scalar:
     if k is None:
         return UNKNOWN
     t = tnum.arshift(Tnum(dst.value, dst.mask), k, width)
-    if width == 32:
-        return _finish(32, t, _FULL64, (dst.s32_min >> k, dst.s32_max >> k, 0, U32_MAX))
-    return _finish(64, t, (dst.smin >> k, dst.smax >> k, 0, U64_MAX), _FULL32)
+    if width == HALF:
+        return _finish(HALF, t, _FULL64, (dst.s32_min >> k, dst.s32_max >> k, 0, U32_MAX))
+    return _finish(WIDE, t, (dst.smin >> k, dst.smax >> k, 0, U64_MAX), _FULL32)
 
 
 def _unknown(width: int, dst: Scalar, src: Scalar) -> Scalar:
@@ -272,14 +284,15 @@ def _unknown(width: int, dst: Scalar, src: Scalar) -> Scalar:
 
 
 def _mov(width: int, dst: Scalar, src: Scalar) -> Scalar:
-    return mov32(src) if width == 32 else src
+    return mov32(src) if width == HALF else src
 
 
 def _neg(width: int, dst: Scalar, src: Scalar) -> Scalar:
     return neg(width, dst)
 
 
-_TRANSFER: dict[AluOp, Callable[[int, Scalar, Scalar], Scalar]] = {
+#: Per operation, what is known after `dst op= src` of *width* bits (32: zero-extended).
+TRANSFER: dict[AluOp, Callable[[int, Scalar, Scalar], Scalar]] = {
     AluOp.ADD: _add,
     AluOp.SUB: _sub,
     AluOp.MUL: _mul,
@@ -296,5 +309,5 @@ _TRANSFER: dict[AluOp, Callable[[int, Scalar, Scalar], Scalar]] = {
     AluOp.MOV: _mov,
     AluOp.ARSH: _arsh,
 }
-if missing := set(AluOp) - set(_TRANSFER):
+if missing := set(AluOp) - set(TRANSFER):
     raise InternalError(f"no transfer for {missing}")

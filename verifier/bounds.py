@@ -13,19 +13,25 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-from bpfvm.bits import (
+from verifier import cnum, tnum
+from verifier.cnum import Cnum
+from verifier.tnum import Tnum
+from verifier.width import (
+    BYTE,
+    HALF,
     S32_MAX,
     S32_MIN,
     S64_MAX,
     S64_MIN,
+    SIGN32,
+    SIGN64,
     U32_MAX,
     U64_MAX,
+    WIDE,
     s32,
     s64,
     sext,
 )
-from verifier import tnum
-from verifier.tnum import Tnum
 
 __all__ = [
     "UNKNOWN",
@@ -36,6 +42,9 @@ __all__ = [
     "contains",
     "is_broken",
     "is_u32",
+    "only_member",
+    "range32",
+    "range64",
     "range_within",
     "reset_if_broken",
     "scalar_attrs",
@@ -51,12 +60,14 @@ __all__ = [
     "zext32",
 ]
 
-_S64 = 1 << 63  # the sign bit of a 64-bit number
-_S32 = 1 << 31
-
 
 class Scalar(NamedTuple):
-    """A set of 64-bit values; *s...* fields are signed ints, the others unsigned."""
+    """A set of 64-bit values; *s...* fields are signed ints, the others unsigned.
+
+    *gap64* and *gap32* belong to 7.3's domain (`cnum_bounds`): the circular range of that width
+    where it wraps both as signed and as unsigned, so that no end tells of it, as
+    base << width | size; else 0.
+    """
 
     value: int
     mask: int
@@ -68,6 +79,8 @@ class Scalar(NamedTuple):
     s32_max: int
     u32_min: int
     u32_max: int
+    gap64: int = 0
+    gap32: int = 0
 
 
 #: Every 64-bit value.
@@ -80,8 +93,8 @@ def const(value: int) -> Scalar:
     """Return the scalar whose only member is *value* mod 2**64 (kernel: __mark_reg_known)."""
     value &= U64_MAX
     low = value & U32_MAX
-    signed = (value ^ _S64) - _S64
-    low_signed = (low ^ _S32) - _S32
+    signed = (value ^ SIGN64) - SIGN64
+    low_signed = (low ^ SIGN32) - SIGN32
     return Scalar(value, 0, signed, signed, value, value, low_signed, low_signed, low, low)
 
 
@@ -109,6 +122,8 @@ def contains(s: Scalar, x: int) -> bool:
         and s.smin <= s64(x) <= s.smax
         and s.u32_min <= x & U32_MAX <= s.u32_max
         and s.s32_min <= s32(x) <= s.s32_max
+        and (not s.gap64 or cnum.contains(range64(s), x, U64_MAX))
+        and (not s.gap32 or cnum.contains(range32(s), x, U32_MAX))
     )
 
 
@@ -139,7 +154,7 @@ def _by_tnum(s: Scalar) -> Scalar:
 
     Where [umin, umax] is seen to hold just one member of the tnum, that is the value.
     """
-    value, mask, smin, smax, umin, umax, s32_min, s32_max, u32_min, u32_max = s
+    value, mask, smin, smax, umin, umax, s32_min, s32_max, u32_min, u32_max, *_ = s
     if not mask and umin <= value <= umax:
         known = const(value)
         return s if s == known else known
@@ -148,10 +163,10 @@ def _by_tnum(s: Scalar) -> Scalar:
         u32_min = low
     if low_high < u32_max:
         u32_max = low_high
-    bound = ((low | mask & _S32) ^ _S32) - _S32
+    bound = ((low | mask & SIGN32) ^ SIGN32) - SIGN32
     if bound > s32_min:
         s32_min = bound
-    bound = ((low | mask & S32_MAX) ^ _S32) - _S32
+    bound = ((low | mask & S32_MAX) ^ SIGN32) - SIGN32
     if bound < s32_max:
         s32_max = bound
     high = value | mask
@@ -159,20 +174,20 @@ def _by_tnum(s: Scalar) -> Scalar:
         umin = value
     if high < umax:
         umax = high
-    bound = ((value | mask & _S64) ^ _S64) - _S64
+    bound = ((value | mask & SIGN64) ^ SIGN64) - SIGN64
     if bound > smin:
         smin = bound
-    bound = ((value | mask & S64_MAX) ^ _S64) - _S64
+    bound = ((value | mask & S64_MAX) ^ SIGN64) - SIGN64
     if bound < smax:
         smax = bound
-    only = _only_member(value, mask, umin, umax)
+    only = only_member(value, mask, umin, umax)
     if only is not None:
         return const(only)
     tightened = (value, mask, smin, smax, umin, umax, s32_min, s32_max, u32_min, u32_max)
-    return s if s == tightened else Scalar(*tightened)
+    return s if s[:10] == tightened else Scalar(*tightened)
 
 
-def _only_member(value: int, mask: int, umin: int, umax: int) -> int | None:
+def only_member(value: int, mask: int, umin: int, umax: int) -> int | None:
     """Return the member of the tnum in [umin, umax] where it is seen to be the only one."""
     if not mask & (mask + 1) and umin < umax:
         return None  # the unknown bits are the low ones: the tnum has no gaps
@@ -187,20 +202,20 @@ def _only_member(value: int, mask: int, umin: int, umax: int) -> int | None:
 
 def _low_by_wide(s: Scalar) -> Scalar:
     """Tighten the 32-bit ranges by the 64-bit ones and by each other."""
-    value, mask, smin, smax, umin, umax, s32_min, s32_max, u32_min, u32_max = s
-    if umin >> 32 == umax >> 32:
+    value, mask, smin, smax, umin, umax, s32_min, s32_max, u32_min, u32_max, *_ = s
+    if umin >> HALF == umax >> HALF:
         # One high half: the low halves of the ends enclose the low half.
         u32_min, u32_max = max(u32_min, umin & U32_MAX), min(u32_max, umax & U32_MAX)
-    if smin >> 32 == smax >> 32:
+    if smin >> HALF == smax >> HALF:
         u32_min, u32_max = max(u32_min, smin & U32_MAX), min(u32_max, smax & U32_MAX)
     for low, high in ((umin, umax), (smin, smax)):
-        if (high >> 32) - (low >> 32) <= 1:
+        if (high >> HALF) - (low >> HALF) <= 1:
             # One high half, or two that follow each other: where the low halves of the ends are
             # in signed order, no low half lies outside them.
-            a, b = ((low & U32_MAX) ^ _S32) - _S32, ((high & U32_MAX) ^ _S32) - _S32
-            if a <= b and (a < 0 <= b or high >> 32 == low >> 32):
+            a, b = ((low & U32_MAX) ^ SIGN32) - SIGN32, ((high & U32_MAX) ^ SIGN32) - SIGN32
+            if a <= b and (a < 0 <= b or high >> HALF == low >> HALF):
                 s32_min, s32_max = max(s32_min, a), min(s32_max, b)
-    a, b = (u32_min ^ _S32) - _S32, (u32_max ^ _S32) - _S32
+    a, b = (u32_min ^ SIGN32) - SIGN32, (u32_max ^ SIGN32) - SIGN32
     if a <= b:
         s32_min, s32_max = max(s32_min, a), min(s32_max, b)
     a, b = s32_min & U32_MAX, s32_max & U32_MAX
@@ -208,10 +223,10 @@ def _low_by_wide(s: Scalar) -> Scalar:
         u32_min, u32_max = max(u32_min, a), min(u32_max, b)
     elif u32_max < a:
         # The signed range is [a, top] and [0, b] read as unsigned; only the second is left.
-        s32_min, u32_max = (u32_min ^ _S32) - _S32, min(u32_max, b)
+        s32_min, u32_max = (u32_min ^ SIGN32) - SIGN32, min(u32_max, b)
     elif b < u32_min:
-        s32_max, u32_min = (u32_max ^ _S32) - _S32, max(u32_min, a)
-    if s[6:] == (s32_min, s32_max, u32_min, u32_max):
+        s32_max, u32_min = (u32_max ^ SIGN32) - SIGN32, max(u32_min, a)
+    if s[6:10] == (s32_min, s32_max, u32_min, u32_max):
         return s
     return Scalar(value, mask, smin, smax, umin, umax, s32_min, s32_max, u32_min, u32_max)
 
@@ -219,16 +234,16 @@ def _low_by_wide(s: Scalar) -> Scalar:
 def _by_other_sign(s: Scalar) -> Scalar:
     """Tighten the two 64-bit ranges by each other."""
     _, _, smin, smax, umin, umax, *_ = s
-    a, b = (umin ^ _S64) - _S64, (umax ^ _S64) - _S64
+    a, b = (umin ^ SIGN64) - SIGN64, (umax ^ SIGN64) - SIGN64
     if a <= b:
         smin, smax = max(smin, a), min(smax, b)
     a, b = smin & U64_MAX, smax & U64_MAX
     if a <= b:
         umin, umax = max(umin, a), min(umax, b)
     elif umax < a:  # as for 32 bits
-        smin, umax = (umin ^ _S64) - _S64, min(umax, b)
+        smin, umax = (umin ^ SIGN64) - SIGN64, min(umax, b)
     elif b < umin:
-        smax, umin = (umax ^ _S64) - _S64, max(umin, a)
+        smax, umin = (umax ^ SIGN64) - SIGN64, max(umin, a)
     if s[2:6] == (smin, smax, umin, umax):
         return s
     return Scalar(s.value, s.mask, smin, smax, umin, umax, *s[6:])
@@ -236,7 +251,7 @@ def _by_other_sign(s: Scalar) -> Scalar:
 
 def _by_low_half(s: Scalar) -> Scalar:
     """Tighten the 64-bit ranges by the 32-bit ones: the low half of an end is a low half."""
-    value, mask, smin, smax, umin, umax, s32_min, _, u32_min, u32_max = s
+    value, mask, smin, smax, umin, umax, s32_min, _, u32_min, u32_max, *_ = s
     umin = max(umin, umin & ~U32_MAX | u32_min)
     umax = min(umax, umax & ~U32_MAX | u32_max)
     smin = max(smin, smin & ~U32_MAX | u32_min)
@@ -271,13 +286,13 @@ def zext32(s: Scalar) -> Scalar:
 
 def coerce_to_size(s: Scalar, size: int) -> Scalar:
     """Return the low *size* bytes (below 8) of every member, zero-extended (narrow loads)."""
-    bits = (1 << 8 * size) - 1
+    bits = (1 << BYTE * size) - 1
     value, mask = s.value & bits, s.mask & bits
     if s.umin & ~bits == s.umax & ~bits:
         umin, umax = s.umin & bits, s.umax & bits
     else:
         umin, umax = 0, bits
-    low = s[6:] if size == 4 else (S32_MIN, S32_MAX, 0, U32_MAX)
+    low = s[6:] if BYTE * size == HALF else (S32_MIN, S32_MAX, 0, U32_MAX)
     return sync(Scalar(value, mask, umin, umax, umin, umax, *low))
 
 
@@ -288,8 +303,8 @@ def sign_extend(s: Scalar, from_bytes: int, to_bits: int) -> Scalar:
     The range is kept where both its ends agree above the field and have one sign after it;
     otherwise only the range of the field remains.
     """
-    field = 8 * from_bytes
-    if to_bits == 64:
+    field = BYTE * from_bytes
+    if to_bits == WIDE:
         if not s.mask:
             return const(sext(s.value, field))
         return _sign_extended(s.smin, s.smax, field)
@@ -315,7 +330,7 @@ def is_broken(s: Scalar) -> bool:
 
     kernel: reg_bounds_sanity_check. Only an empty set can get there, on a path that cannot run.
     """
-    value, mask, smin, smax, umin, umax, s32_min, s32_max, u32_min, u32_max = s
+    value, mask, smin, smax, umin, umax, s32_min, s32_max, u32_min, u32_max, *_ = s
     if umin > umax or smin > smax or u32_min > u32_max or s32_min > s32_max:
         return True
     if not mask and not (umin == umax == value and smin == smax == s64(value)):
@@ -350,7 +365,35 @@ def range_within(old: Scalar, cur: Scalar) -> bool:
         and old.s32_max >= cur.s32_max
         and not cur.mask & ~old.mask
         and cur.value & ~old.mask == old.value
+        and (not old.gap64 or cnum.is_in(range64(old), range64(cur), U64_MAX))
+        and (not old.gap32 or cnum.is_in(range32(old), range32(cur), U32_MAX))
     )
+
+
+def range64(s: Scalar) -> Cnum:
+    """Return a circular range around all members: the unsigned one if it tells anything."""
+    umin, umax = s.umin, s.umax
+    if umin or umax != U64_MAX:
+        return umin, umax - umin
+    smin = s.smin
+    size = s.smax - smin
+    if size != U64_MAX:
+        return smin & U64_MAX, size
+    gap = s.gap64
+    return (gap >> WIDE, gap & U64_MAX) if gap else (0, U64_MAX)
+
+
+def range32(s: Scalar) -> Cnum:
+    """Return a circular range around the low 32 bits of all members, as `range64`."""
+    umin, umax = s.u32_min, s.u32_max
+    if umin or umax != U32_MAX:
+        return umin, umax - umin
+    smin = s.s32_min
+    size = s.s32_max - smin
+    if size != U32_MAX:
+        return smin & U32_MAX, size
+    gap = s.gap32
+    return (gap >> HALF, gap & U32_MAX) if gap else (0, U32_MAX)
 
 
 def snum_text(value: int) -> str:

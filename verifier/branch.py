@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bpfvm.bits import U32_MAX, U64_MAX, s32, s64
 from bpfvm.errors import InternalError
 from bpfvm.isa import JmpOp
 from verifier import tnum
 from verifier.bounds import Scalar, settle, sync, unbounded
 from verifier.tnum import Tnum
+from verifier.width import HALF, U32_MAX, U64_MAX, WIDE, s32, s64
 
-__all__ = ["is_taken", "refine", "refine_same"]
+__all__ = ["NEGATED", "Ways", "comparison", "is_taken", "known", "refine", "refine_same"]
 
 _Pair = tuple[Scalar, Scalar]
+#: Both operands as known where the jump is taken, and where it is not.
+Ways = tuple[_Pair, _Pair]
 
 
 def is_taken(op: JmpOp, width: int, a: Scalar, b: Scalar) -> bool | None:
@@ -37,7 +39,7 @@ def refine(op: JmpOp, width: int, a: Scalar, b: Scalar, taken: bool) -> _Pair:
     elif op is JmpOp.JSET:
         a, b = _no_bit_set(width, a, b)
     else:
-        a, b = _REFINE[_NEGATED[op]](width, a, b)
+        a, b = _REFINE[NEGATED[op]](width, a, b)
     return settle(a), settle(b)
 
 
@@ -47,9 +49,9 @@ def refine_same(op: JmpOp, width: int, a: Scalar, taken: bool) -> Scalar:
     Linux 6.18 tightens the one register from both sides: the way that cannot be gone loses its
     ends, the other keeps every member.
     """
-    if (op if taken else _NEGATED.get(op)) in _STRICT:
+    if (op if taken else NEGATED.get(op)) in _STRICT:
         is_signed = op in (JmpOp.JSLT, JmpOp.JSGT, JmpOp.JSLE, JmpOp.JSGE)
-        first = (6 if width == 32 else 2) + (0 if is_signed else 2)
+        first = (6 if width == HALF else 2) + (0 if is_signed else 2)
         fields = list(a)
         fields[first] += 1
         fields[first + 1] -= 1
@@ -57,9 +59,22 @@ def refine_same(op: JmpOp, width: int, a: Scalar, taken: bool) -> Scalar:
     return settle(sync(a))
 
 
-def _known(width: int, s: Scalar) -> int | None:
+def comparison(op: JmpOp) -> Callable[[int, Scalar, Scalar], bool | Ways]:
+    """Return the function that says of `a op b` on *width* bits whether it always (True) or never
+    (False) holds, or what is known of both operands where it does and where it does not."""
+
+    def compare(width: int, a: Scalar, b: Scalar) -> bool | Ways:
+        taken = _TAKEN[op](width, a, b)
+        if taken is not None:
+            return taken
+        return refine(op, width, a, b, True), refine(op, width, a, b, False)
+
+    return compare
+
+
+def known(width: int, s: Scalar) -> int | None:
     """Return the value of the low *width* bits where it is known, else None."""
-    if width == 32:
+    if width == HALF:
         return None if s.mask & U32_MAX else s.value & U32_MAX
     return None if s.mask else s.value
 
@@ -68,12 +83,12 @@ def _known(width: int, s: Scalar) -> int | None:
 
 
 def _equal(width: int, a: Scalar, b: Scalar) -> bool | None:
-    ones = U32_MAX if width == 32 else U64_MAX
+    ones = U32_MAX if width == HALF else U64_MAX
     if not (a.mask | b.mask) & ones:
         return a.value & ones == b.value & ones
     if (a.value ^ b.value) & ~(a.mask | b.mask) & ones:
         return False
-    if width == 64 and (a.umin > b.umax or a.umax < b.umin or a.smin > b.smax or a.smax < b.smin):
+    if width == WIDE and (a.umin > b.umax or a.umax < b.umin or a.smin > b.smax or a.smax < b.smin):
         return False
     if (
         a.u32_min > b.u32_max
@@ -91,9 +106,9 @@ def _not_equal(width: int, a: Scalar, b: Scalar) -> bool | None:
 
 
 def _any_bit(width: int, a: Scalar, b: Scalar) -> bool | None:
-    if (bits := _known(width, b)) is None:
+    if (bits := known(width, b)) is None:
         a, b = b, a
-        if (bits := _known(width, b)) is None:
+        if (bits := known(width, b)) is None:
             return None
     if a.value & bits:
         return True
@@ -131,13 +146,13 @@ def _signed_less_equal(width: int, a: Scalar, b: Scalar) -> bool | None:
 
 
 def _unsigned(width: int, a: Scalar, b: Scalar) -> tuple[int, int, int, int]:
-    if width == 32:
+    if width == HALF:
         return a.u32_min, a.u32_max, b.u32_min, b.u32_max
     return a.umin, a.umax, b.umin, b.umax
 
 
 def _signed(width: int, a: Scalar, b: Scalar) -> tuple[int, int, int, int]:
-    if width == 32:
+    if width == HALF:
         return a.s32_min, a.s32_max, b.s32_min, b.s32_max
     return a.smin, a.smax, b.smin, b.smax
 
@@ -148,7 +163,7 @@ def _signed(width: int, a: Scalar, b: Scalar) -> tuple[int, int, int, int]:
 def _keep_equal(width: int, a: Scalar, b: Scalar) -> _Pair:
     """Equal: both are in the intersection."""
     ta, tb = Tnum(a.value, a.mask), Tnum(b.value, b.mask)
-    if width == 32:
+    if width == HALF:
         low = (
             max(a.s32_min, b.s32_min),
             min(a.s32_max, b.s32_max),
@@ -170,16 +185,16 @@ def _keep_equal(width: int, a: Scalar, b: Scalar) -> _Pair:
 
 def _keep_not_equal(width: int, a: Scalar, b: Scalar) -> _Pair:
     """Not equal to a known value: where that is an end of a range, the end moves by one."""
-    if (known := _known(width, b)) is not None:
-        return _without(width, a, known), b
-    if (known := _known(width, a)) is not None:
-        return a, _without(width, b, known)
+    if (only := known(width, b)) is not None:
+        return _without(width, a, only), b
+    if (only := known(width, a)) is not None:
+        return a, _without(width, b, only)
     return a, b
 
 
 def _without(width: int, s: Scalar, x: int) -> Scalar:
-    value, mask, smin, smax, umin, umax, s32_min, s32_max, u32_min, u32_max = s
-    if width == 32:
+    value, mask, smin, smax, umin, umax, s32_min, s32_max, u32_min, u32_max, *_ = s
+    if width == HALF:
         signed = s32(x)
         u32_min += u32_min == x
         u32_max -= u32_max == x
@@ -196,10 +211,10 @@ def _without(width: int, s: Scalar, x: int) -> Scalar:
 
 def _keep_any_bit(width: int, a: Scalar, b: Scalar) -> _Pair:
     """Some bit of a known value is set: of a single bit, that it is set."""
-    if (known := _known(width, b)) is not None:
-        return _with_bit(a, known), b
-    if (known := _known(width, a)) is not None:
-        return a, _with_bit(b, known)
+    if (bits := known(width, b)) is not None:
+        return _with_bit(a, bits), b
+    if (bits := known(width, a)) is not None:
+        return a, _with_bit(b, bits)
     return a, b
 
 
@@ -211,31 +226,31 @@ def _with_bit(s: Scalar, bits: int) -> Scalar:
 
 def _no_bit_set(width: int, a: Scalar, b: Scalar) -> _Pair:
     """No bit of a known value is set: those bits are zero. The ranges are forgotten."""
-    if (known := _known(width, b)) is not None:
-        return unbounded(a.value & ~known, a.mask & ~known), b
-    if (known := _known(width, a)) is not None:
-        return a, unbounded(b.value & ~known, b.mask & ~known)
+    if (bits := known(width, b)) is not None:
+        return unbounded(a.value & ~bits, a.mask & ~bits), b
+    if (bits := known(width, a)) is not None:
+        return a, unbounded(b.value & ~bits, b.mask & ~bits)
     return a, b
 
 
 def _keep_less_equal(width: int, a: Scalar, b: Scalar) -> _Pair:
     """`a <= b`: a's maximum is at most b's, b's minimum at least a's."""
-    return _capped(a, b, 8 if width == 32 else 4, 0)
+    return _capped(a, b, 8 if width == HALF else 4, 0)
 
 
 def _keep_less(width: int, a: Scalar, b: Scalar) -> _Pair:
     """`a < b`: a's maximum is below b's, b's minimum above a's."""
-    return _capped(a, b, 8 if width == 32 else 4, 1)
+    return _capped(a, b, 8 if width == HALF else 4, 1)
 
 
 def _keep_signed_less_equal(width: int, a: Scalar, b: Scalar) -> _Pair:
     """`a s<= b`, as `_keep_less_equal`."""
-    return _capped(a, b, 6 if width == 32 else 2, 0)
+    return _capped(a, b, 6 if width == HALF else 2, 0)
 
 
 def _keep_signed_less(width: int, a: Scalar, b: Scalar) -> _Pair:
     """`a s< b`, as `_keep_less`."""
-    return _capped(a, b, 6 if width == 32 else 2, 1)
+    return _capped(a, b, 6 if width == HALF else 2, 1)
 
 
 def _capped(a: Scalar, b: Scalar, first: int, gap: int) -> _Pair:
@@ -290,7 +305,7 @@ _REFINE: dict[JmpOp, Callable[[int, Scalar, Scalar], _Pair]] = {
     JmpOp.JSLE: _keep_signed_less_equal,
 }
 #: `not (a op b)` is `a negated b`; JSET has no opposite among the operators.
-_NEGATED = {
+NEGATED = {
     JmpOp.JEQ: JmpOp.JNE,
     JmpOp.JNE: JmpOp.JEQ,
     JmpOp.JGT: JmpOp.JLE,

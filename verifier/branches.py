@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 from bpfvm.insn import Insn
 from bpfvm.isa import AluOp, InsnDef, JmpOp
-from verifier import alu, branch
+from verifier import branch
 from verifier.bounds import ZERO, Scalar, const
+from verifier.domain import Domain
 from verifier.env import Env, Step
 from verifier.fields import check_fields
 from verifier.precision import mark_reg
@@ -98,16 +99,22 @@ def compile_jcond(env: Env, idx: int, insn: Insn, row: InsnDef, target: int) -> 
     if refused:
         return refused
     op, next_idx = jmp_op(row), idx + 1
+    compare = env.domain.comparison(op)
     imm = scalar_reg(imm_operand(insn))
     is_equality = width == 64 and op in (JmpOp.JEQ, JmpOp.JNE)
 
     def step(env: Env, frame: FuncState) -> int:
         a = readable(frame, dst)
         b = readable(frame, src) if is_reg else imm
+        taken, ways = None, None
         if dst == src and is_reg and env.rules.same_register_decided:
             taken = _same_taken(op, width, a)
         elif a.type is _SCALAR and b.type is _SCALAR:
-            taken = branch.is_taken(op, width, a.scalar, b.scalar)
+            outcome = compare(width, a.scalar, b.scalar)
+            if isinstance(outcome, bool):
+                taken = outcome
+            else:
+                ways = outcome
         else:
             taken = _pointer_taken(op, width, a, b)
         if taken is not None:
@@ -120,27 +127,27 @@ def compile_jcond(env: Env, idx: int, insn: Insn, row: InsnDef, target: int) -> 
             return target if taken else next_idx
         if is_reg and is_equality and env.rules.null_check_by_register:
             _rely_on_zero(env, dst, src, a, b)
-        linked = _collect(env, a, b) if a.id or b.id else ()
+        linked: tuple[LinkedReg, ...] = ()
+        if a.id or b.id:
+            linked = _collect(env, a, b)
+            a, b = frame.regs[dst], frame.regs[src] if is_reg else imm
         other = env.push(target)
         there = other.frames[-1]
         if a.type is _SCALAR and b.type is _SCALAR:
-            if not is_reg:
-                x, _ = branch.refine(op, width, a.scalar, b.scalar, True)
+            if ways is not None and (dst != src or not is_reg):
+                (x, y), (v, w) = ways
                 there.regs[dst] = a._replace(scalar=x)
-                x, _ = branch.refine(op, width, a.scalar, b.scalar, False)
-                frame.regs[dst] = a._replace(scalar=x)
-            elif dst != src:
-                x, y = branch.refine(op, width, a.scalar, b.scalar, True)
-                there.regs[dst], there.regs[src] = a._replace(scalar=x), b._replace(scalar=y)
-                x, y = branch.refine(op, width, a.scalar, b.scalar, False)
-                frame.regs[dst], frame.regs[src] = a._replace(scalar=x), b._replace(scalar=y)
+                frame.regs[dst] = a._replace(scalar=v)
+                if is_reg:
+                    there.regs[src] = b._replace(scalar=y)
+                    frame.regs[src] = b._replace(scalar=w)
             if linked:
                 if is_reg and b.id:
-                    _sync(env.cur, src, linked)
-                    _sync(other, src, linked)
+                    _sync(env, env.cur, src, linked)
+                    _sync(env, other, src, linked)
                 if a.id:
-                    _sync(env.cur, dst, linked)
-                    _sync(other, dst, linked)
+                    _sync(env, env.cur, dst, linked)
+                    _sync(env, other, dst, linked)
         elif is_equality and (nullable := _null_tested(a, b)) is not None:
             if not is_reg or env.rules.null_check_by_register:
                 keep = env.rules.null_check_keeps_id
@@ -265,7 +272,7 @@ def _collect(env: Env, a: RegState, b: RegState) -> tuple[LinkedReg, ...]:
     return tuple(found)
 
 
-def _sync(state: VerifierState, regno: int, linked: tuple[LinkedReg, ...]) -> None:
+def _sync(env: Env, state: VerifierState, regno: int, linked: tuple[LinkedReg, ...]) -> None:
     """Give what is now known of *regno* to the scalars it is linked with."""
     top = state.frames[-1]
     known = top.regs[regno]
@@ -277,7 +284,7 @@ def _sync(state: VerifierState, regno: int, linked: tuple[LinkedReg, ...]) -> No
         reg = frame.regs[at] if slot is None else slot.spilled
         if reg is None or (reg.id ^ known.id) & ~ADD_CONST or not reg.id:
             continue
-        scalar = _linked_value(reg, known)
+        scalar = _linked_value(env.domain, reg, known)
         if scalar is None:
             continue
         new = reg._replace(scalar=scalar)
@@ -287,7 +294,7 @@ def _sync(state: VerifierState, regno: int, linked: tuple[LinkedReg, ...]) -> No
             frame.stack[at] = slot._replace(spilled=new)
 
 
-def _linked_value(reg: RegState, known: RegState) -> Scalar | None:
+def _linked_value(domain: Domain, reg: RegState, known: RegState) -> Scalar | None:
     """Return what *known* tells of *reg*, None for nothing: one is linked in 64 bits, one in 32
     (kernel: sync_linked_regs)."""
     kinds = (reg.id | known.id) & ADD_CONST
@@ -295,8 +302,8 @@ def _linked_value(reg: RegState, known: RegState) -> Scalar | None:
         return None
     if reg.off == known.off:
         return known.scalar
-    scalar = alu.alu(AluOp.ADD, 64, known.scalar, const(reg.off - known.off))
-    return alu.mov32(scalar) if kinds & ADD_CONST32 else scalar
+    scalar = domain.transfer[AluOp.ADD](64, known.scalar, const(reg.off - known.off))
+    return domain.mov32(scalar) if kinds & ADD_CONST32 else scalar
 
 
 # -- pointers ----------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from bpfvm.program import MapFacts, Program
 from bpfvm.proto import FuncProto, Registry
 from bpfvm.rules import KernelRules
 from verifier.cfg import Cfg
+from verifier.domain import domain_of
 from verifier.liveness import live_slots
 from verifier.log import Log, RegPrinter, Snapshot
 from verifier.reasons import Reason, Reject
@@ -69,6 +70,7 @@ class Env:
     ) -> None:
         self.program, self.facts, self.registry = program, facts, registry
         self.map_types, self.prog_type, self.rules = map_types, prog_type, rules
+        self.domain = domain_of(rules)
         self.insns = program.insns
         self.mem_size = mem_size
         self.printer = RegPrinter(facts, offsets_apart=not rules.pointer_off_in_range)

@@ -13,6 +13,7 @@ from bpfvm.maps.base import MapFlags
 from bpfvm.memory import RegionKind
 from verifier import bounds, stack, tnum
 from verifier.bounds import UNKNOWN, Scalar, var_off_text
+from verifier.domain import RANGES, Domain
 from verifier.env import Env, Step
 from verifier.reasons import Reason, Reject
 from verifier.state import (
@@ -61,15 +62,15 @@ _CTX_RESULT = {
 _EXCLUSIVE = (_CTX, _ARENA)
 
 
-def _narrowed(scalar: Scalar, size: int, *, sx: bool) -> Scalar:
-    if sx:
-        return bounds.reset_if_broken(bounds.sign_extend(scalar, size, 64))
-    return bounds.coerce_to_size(scalar, size)
+def _narrowed(domain: Domain, scalar: Scalar, size: int, *, sx: bool) -> Scalar:
+    return domain.sign_extend(scalar, size, 64) if sx else domain.coerce_to_size(scalar, size)
 
 
-#: What a load gives of which nothing is known, by (size, sign-extended).
+#: What a load gives of which nothing is known, by (size, sign-extended); the same in any domain.
 _UNKNOWN_LOAD = {
-    (size, sx): UNKNOWN_REG if size == 8 else RegState(_SCALAR, _narrowed(UNKNOWN, size, sx=sx))
+    (size, sx): UNKNOWN_REG
+    if size == 8
+    else RegState(_SCALAR, _narrowed(RANGES, UNKNOWN, size, sx=sx))
     for size in (1, 2, 4, 8)
     for sx in (False, True)
 }
@@ -101,7 +102,7 @@ def compile_load(_env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
             else:
                 related = value.id and not (sx and value.scalar.umax >> (8 * size - 1))
                 value = value._replace(
-                    scalar=_narrowed(value.scalar, size, sx=sx),
+                    scalar=_narrowed(env.domain, value.scalar, size, sx=sx),
                     id=value.id if related else 0,
                     off=value.off if related else 0,
                 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from bpfvm.bits import U32_MAX, U64_MAX, bswap, hi32, s32, s64
+from verifier.width import HALF, U32_MAX, U64_MAX, WIDE, bswap, hi32, s32, s64
 
 __all__ = [
     "UNKNOWN",
@@ -61,7 +61,7 @@ def range_(low: int, high: int) -> Tnum:
     low &= U64_MAX
     differing = (low ^ high) & U64_MAX
     bits = differing.bit_length()
-    if bits > 63:
+    if bits >= WIDE:
         return UNKNOWN
     mask = (1 << bits) - 1
     return Tnum(low & ~mask, mask)
@@ -83,7 +83,7 @@ def arshift(a: Tnum, shift: int, bits: int) -> Tnum:
     An unknown sign bit makes the bits that come in unknown, a known one makes them known. The
     result has no bits above *bits*.
     """
-    if bits == 32:
+    if bits == HALF:
         return Tnum(s32(a.value) >> shift & U32_MAX, s32(a.mask) >> shift & U32_MAX)
     return Tnum(s64(a.value) >> shift & U64_MAX, s64(a.mask) >> shift & U64_MAX)
 

@@ -8,12 +8,13 @@ in the kernel's order: reading operands, the operation's own, writing the destin
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from bpfvm.bits import S32_MAX, S32_MIN, S64_MIN, U32_MAX, s64, to_unsigned, u32
 from bpfvm.errors import InternalError
 from bpfvm.insn import Insn
 from bpfvm.isa import MAX_REG, AluOp, EndOp, InsnDef, JmpOp, Kind
-from verifier import alu, bounds
+from verifier import bounds
 from verifier.bounds import UNKNOWN, ZERO, Scalar
 from verifier.env import Env, Step
 from verifier.precision import mark_reg
@@ -84,7 +85,7 @@ def guard(
     return refuse
 
 
-def compile_alu(_env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
+def compile_alu(env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
     """Return the step of a binary operation other than a move."""
     op, width, dst, src, is_reg = row.op, row.width, insn.dst, insn.src, row.is_reg
     if not isinstance(op, AluOp):
@@ -92,7 +93,7 @@ def compile_alu(_env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
     refused = guard((src, dst) if is_reg else (dst,), dst, _bad_operand(op, insn, row))
     if refused:
         return refused
-    transfer, next_idx = alu.alu, idx + 1
+    transfer, next_idx = env.domain.transfer[op], idx + 1
     imm = const_reg(insn.imm)
     regno_src = src if is_reg else None
     links = op in (AluOp.ADD, AluOp.SUB)
@@ -121,7 +122,7 @@ def compile_alu(_env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
             _note_arena(env, idx, width, with_arena=False)
         if forks and not b.scalar.mask and _is_mask(width, a.scalar):
             a = _fork(env, idx, dst, width, a)
-        result = transfer(op, width, a.scalar, b.scalar)
+        result = transfer(width, a.scalar, b.scalar)
         if links and a.id and (delta := _link_delta(op, width, a, b, is_self)) is not None:
             regs[dst] = RegState(_SCALAR, result, delta, a.id | link_kind)
             return next_idx
@@ -242,7 +243,7 @@ def _alu_pointer(
         if not moved.scalar.mask and not -MAX_VAR_OFF < whole < MAX_VAR_OFF:
             raise Reject(Reason.PTR_OFFSET, type=label, off=whole)
     _check_sane(moved.scalar, moved.off, label)
-    return moved._replace(scalar=bounds.sync(moved.scalar))
+    return moved._replace(scalar=env.domain.sync(moved.scalar))
 
 
 def _check_sane(scalar: Scalar, off: int, label: str) -> None:
@@ -267,7 +268,7 @@ def _shifted(pointer: RegState, by: int) -> RegState:
 def _moved(env: Env, pointer: RegState, delta: Scalar) -> RegState:
     if not delta.mask:
         return _shifted(pointer, delta.smin)
-    scalar = alu.add_ptr(pointer.scalar, delta)
+    scalar = env.domain.add_ptr(pointer.scalar, delta)
     if pointer.type in _PACKETS:
         return pointer._replace(scalar=scalar, id=env.new_id(), arg=0)
     return pointer._replace(scalar=scalar)
@@ -276,7 +277,7 @@ def _moved(env: Env, pointer: RegState, delta: Scalar) -> RegState:
 def _moved_back(env: Env, pointer: RegState, delta: Scalar) -> RegState:
     if not delta.mask:
         return _shifted(pointer, -delta.smin)
-    scalar = alu.sub_ptr(pointer.scalar, delta)
+    scalar = env.domain.sub_ptr(pointer.scalar, delta)
     if pointer.type in _PACKETS:
         # What was proven after the old place lies at least `smin` further after the new one.
         keeps = env.rules.packet_keeps_range and delta.smin >= 0 and pointer.arg > 0
@@ -285,17 +286,17 @@ def _moved_back(env: Env, pointer: RegState, delta: Scalar) -> RegState:
     return pointer._replace(scalar=scalar)
 
 
-def compile_neg(_env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
+def compile_neg(env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
     """Return the step of a negation."""
-    return _unary(idx, insn.dst, lambda s: alu.neg(row.width, s))
+    return _unary(idx, insn.dst, partial(env.domain.neg, row.width))
 
 
-def compile_end(_env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
+def compile_end(env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
     """Return the step of a byte order operation."""
     op = row.op
     if not isinstance(op, EndOp):
         raise InternalError(f"{row.mnemonic} has no byte order operation")
-    return _unary(idx, insn.dst, lambda s: alu.end(op, row.width, s))
+    return _unary(idx, insn.dst, partial(env.domain.end, op, row.width))
 
 
 def _unary(idx: int, dst: int, transfer: Callable[[Scalar], Scalar]) -> Step:
@@ -385,13 +386,13 @@ def _mov32(idx: int, insn: Insn) -> Step:
     def step(env: Env, frame: FuncState) -> int:
         reg = readable(frame, src)
         if reg.type is not _SCALAR:
-            frame.regs[dst] = RegState(_SCALAR, alu.mov32(UNKNOWN))
+            frame.regs[dst] = RegState(_SCALAR, env.domain.mov32(UNKNOWN))
             return idx + 1
         fits = bounds.is_u32(reg.scalar)
         if fits:
             frame.regs[src] = reg = with_id(env, reg)
         frame.regs[dst] = RegState(
-            _SCALAR, alu.mov32(reg.scalar), reg.off if fits else 0, reg.id if fits else 0
+            _SCALAR, env.domain.mov32(reg.scalar), reg.off if fits else 0, reg.id if fits else 0
         )
         return idx + 1
 
@@ -405,13 +406,13 @@ def _movsx(idx: int, insn: Insn, row: InsnDef) -> Step:
     def step(env: Env, frame: FuncState) -> int:
         reg = readable(frame, src)
         if reg.type is not _SCALAR:
-            unknown = UNKNOWN if width == 64 else alu.mov32(UNKNOWN)
+            unknown = UNKNOWN if width == 64 else env.domain.mov32(UNKNOWN)
             frame.regs[dst] = RegState(_SCALAR, unknown)
             return idx + 1
         keeps = reg.scalar.umax < keeps_below
         if keeps:
             frame.regs[src] = reg = with_id(env, reg)
-        result = alu.movsx(width, bits, reg.scalar)
+        result = env.domain.movsx(width, bits, reg.scalar)
         frame.regs[dst] = RegState(_SCALAR, result, reg.off if keeps else 0, reg.id if keeps else 0)
         return idx + 1
 

@@ -109,7 +109,7 @@ def parse(text: str) -> Scalar:
     """Return the scalar that the kernel's log prints as *text*: it leaves out only defaults."""
     if not text.startswith("scalar("):
         return const(int(text, 0))
-    fields = dict(zip(("value", "mask", *_FIELDS), UNKNOWN, strict=True))
+    fields = dict(zip(("value", "mask", *_FIELDS), UNKNOWN[:10], strict=True))
     for part in text.removeprefix("scalar(").removesuffix(")").replace("; ", ";").split(","):
         if part.startswith("var_off="):
             pair = part.removeprefix("var_off=(").removesuffix(")").split(";")

@@ -64,7 +64,13 @@ class KernelRules:
     )
     gotox: bool = _rule(False, True, "there is an indirect jump (opcode 0x0d)")
     complexity_is_e2big: bool = _rule(
-        False, True, "too many pending branches are E2BIG, not EFAULT"
+        False, True, "too many pending branches are E2BIG, not EFAULT or ENOMEM"
+    )
+    widening_ignores_ids: bool = _rule(
+        False, True, "a scalar of a loop is not forgotten because its id alone changed"
+    )
+    loops_ignore_misc: bool = _rule(
+        False, True, "inside loops too, a slot of unknown data may have become anything"
     )
     circular_ranges: bool = _rule(
         False, True, "what is known of a number is a tnum and two circular ranges, not four ranges"

@@ -81,10 +81,10 @@ def compile_may_goto(_env: Env, idx: int, target: int) -> Step:
 
     def step(env: Env, _frame: FuncState) -> int:
         previous = find_previous(env, idx)
-        again = env.push(idx + 1)
+        again = env.push(idx + 1, enomem=True)
         again.may_goto_depth += 1
         if previous is not None:
-            widen(previous, again)
+            widen(env, previous, again)
         return target
 
     return step

@@ -19,7 +19,7 @@ from bpfvm.proto import FuncProto, Registry
 from bpfvm.rules import KernelRules
 from verifier.cfg import Cfg
 from verifier.domain import domain_of
-from verifier.liveness import live_slots
+from verifier.liveness import StackLiveness
 from verifier.log import Log, RegPrinter, Snapshot
 from verifier.reasons import Reason, Reject
 from verifier.state import FuncState, LinkedReg, RegType, VerifierState
@@ -78,6 +78,7 @@ class Env:
         self._names = _names(program, registry)
         self._texts: dict[int, str] = {}
         self.cfg = Cfg([0], [])
+        self.stack_live: StackLiveness
         self.cur: VerifierState
         self.insn_idx = 0
         self.prev_insn = -1
@@ -103,14 +104,12 @@ class Env:
         self.stack_depth: list[int] = []
         #: How `verifier.precision` goes back over each insn; made when first needed.
         self.trails: list[tuple[int, int, int, int]] = []
-        #: Per slot, the bits of the frame's stack slots that may be read from there on.
-        self.live_slots: list[int] = []
 
     def start(self, cfg: Cfg) -> None:
         """Take what the passes before the walk found."""
         self.cfg = cfg
         self.stack_depth = [0] * len(cfg.starts)
-        self.live_slots = live_slots(self.insns, cfg)
+        self.stack_live = StackLiveness(self.insns, cfg, self.log)
 
     @property
     def arena(self) -> int | None:
@@ -137,8 +136,10 @@ class Env:
         self._ids += 1
         return self._ids
 
-    def push(self, target: int) -> VerifierState:
+    def push(self, target: int, *, enomem: bool = False) -> VerifierState:
         """Leave a copy of the current state to be walked from *target*; return it for refinement.
+
+        *enomem*: 6.18 has this errno, not EFAULT, for one pending branch too many.
 
         Raises:
             Reject: too many branches are pending.
@@ -150,7 +151,11 @@ class Env:
         self.pending.append(Pending(other, target, self.insn_idx, len(self.log)))
         if len(self.pending) > MAX_PENDING:
             raise Reject(
-                Reason.TOO_COMPLEX_E2BIG if self.rules.complexity_is_e2big else Reason.TOO_COMPLEX,
+                Reason.TOO_COMPLEX_E2BIG
+                if self.rules.complexity_is_e2big
+                else Reason.TOO_COMPLEX_ENOMEM
+                if enomem
+                else Reason.TOO_COMPLEX,
                 count=len(self.pending),
             )
         return other

@@ -25,7 +25,7 @@ from verifier.state import (
     VerifierState,
 )
 
-__all__ = ["Mode", "covers", "looks_same"]
+__all__ = ["Ids", "Mode", "covers", "looks_same"]
 
 
 @unique
@@ -46,7 +46,7 @@ _EMPTY = StackSlot(EMPTY_TYPES)
 _IGNORED = frozenset("?m")
 
 
-class _Ids:
+class Ids:
     """A bijection between the ids of two states, built as it is asked for."""
 
     __slots__ = ("_new", "_old", "_temporary")
@@ -57,6 +57,7 @@ class _Ids:
         self._temporary = ADD_CONST << 1
 
     def match(self, old: int, cur: int) -> bool:
+        """Say whether *old* and *cur* may be each other's (kernel: check_ids)."""
         if not old or not cur:
             return not old and not cur
         known = self._old.get(old)
@@ -77,11 +78,12 @@ def covers(env: Env, old: VerifierState, cur: VerifierState, mode: Mode) -> bool
     """Say whether everything that can happen from *cur* was (or is being) checked from *old*."""
     if len(old.frames) != len(cur.frames) or old.sleepable != cur.sleepable:
         return False
-    ids = _Ids()
+    ids = Ids()
     if not _same_duties(old, cur, ids):
         return False
     live = env.cfg.live
     lenient_ids = env.rules.pointer_off_in_range
+    same_types = mode is _EXACT or (mode is _RANGES and not env.rules.loops_ignore_misc)
     top = len(cur.frames) - 1
     for frameno, (a, b) in enumerate(zip(old.frames, cur.frames, strict=True)):
         if a.callsite != b.callsite:
@@ -94,13 +96,12 @@ def covers(env: Env, old: VerifierState, cur: VerifierState, mode: Mode) -> bool
                 old_regs[regno], cur_regs[regno], ids, mode, lenient_ids
             ):
                 return False
-        slots = -1 if mode is _EXACT else env.live_slots[at]
-        if not _stack_safe(a, b, ids, mode, lenient_ids, slots):
+        if not _stack_safe(a, b, ids, mode, lenient_ids, same_types):
             return False
     return True
 
 
-def _same_duties(old: VerifierState, cur: VerifierState, ids: _Ids) -> bool:
+def _same_duties(old: VerifierState, cur: VerifierState, ids: Ids) -> bool:
     """Say whether both have to give back the same things (kernel: refsafe)."""
     if old.rcu_depth != cur.rcu_depth or old.preempt_depth != cur.preempt_depth:
         return False
@@ -123,7 +124,7 @@ def looks_same(old: VerifierState, cur: VerifierState) -> bool:
     )
 
 
-def _exactly(old: RegState, cur: RegState, ids: _Ids) -> bool:
+def _exactly(old: RegState, cur: RegState, ids: Ids) -> bool:
     return (
         old.type is cur.type
         and old.scalar == cur.scalar
@@ -135,7 +136,7 @@ def _exactly(old: RegState, cur: RegState, ids: _Ids) -> bool:
     )
 
 
-def _reg_safe(old: RegState, cur: RegState, ids: _Ids, mode: Mode, lenient_ids: bool) -> bool:
+def _reg_safe(old: RegState, cur: RegState, ids: Ids, mode: Mode, lenient_ids: bool) -> bool:
     if mode is _EXACT:
         return _exactly(old, cur, ids)
     kind = old.type
@@ -169,7 +170,7 @@ def _reg_safe(old: RegState, cur: RegState, ids: _Ids, mode: Mode, lenient_ids: 
     return _exactly(old, cur, ids)
 
 
-def _scalar_safe(old: RegState, cur: RegState, ids: _Ids, lenient_ids: bool) -> bool:
+def _scalar_safe(old: RegState, cur: RegState, ids: Ids, lenient_ids: bool) -> bool:
     if not range_within(old.scalar, cur.scalar):
         return False
     if not old.id and lenient_ids:
@@ -182,22 +183,20 @@ def _scalar_safe(old: RegState, cur: RegState, ids: _Ids, lenient_ids: bool) -> 
 
 
 def _stack_safe(
-    old: FuncState, cur: FuncState, ids: _Ids, mode: Mode, lenient_ids: bool, live: int
+    old: FuncState, cur: FuncState, ids: Ids, mode: Mode, lenient_ids: bool, same_types: bool
 ) -> bool:
     for spi, a in old.stack.items():
-        if not live >> spi & 1:
-            continue
         b = cur.stack.get(spi, _EMPTY)
         if a is b and (a.spilled is None or not a.spilled.id):
             continue
-        if mode is not _NOT_EXACT and a.types != b.types:
+        if same_types and a.types != b.types:
             return False
         if not _slot_safe(a, b, ids, mode, lenient_ids):
             return False
     return True
 
 
-def _slot_safe(a: StackSlot, b: StackSlot, ids: _Ids, mode: Mode, lenient_ids: bool) -> bool:
+def _slot_safe(a: StackSlot, b: StackSlot, ids: Ids, mode: Mode, lenient_ids: bool) -> bool:
     if _IGNORED.issuperset(a.types):
         return True
     x, y = _as_scalar(a), _as_scalar(b)

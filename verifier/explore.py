@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import assert_never
 
+from bpfvm.bits import U32_MAX
 from bpfvm.errors import InternalError
 from bpfvm.insn import Insn
 from bpfvm.isa import AtomicOp, CallKind, InsnDef, Kind, LdKind
@@ -24,6 +25,7 @@ from verifier.memory import compile_atomic, compile_load, compile_store
 from verifier.precision import Wanted, mark_all_precise, mark_wanted
 from verifier.reasons import Reason, Reject
 from verifier.state import (
+    FP_REG,
     NOT_INIT_REG,
     UNKNOWN_REG,
     FuncState,
@@ -63,7 +65,7 @@ class Walk:
     def __init__(self, env: Env) -> None:
         self.env = env
         self.steps: list[Step | None] = [None] * len(env.insns)
-        self._saved: dict[tuple[int, int], list[VerifierState]] = {}
+        self._saved: dict[int, list[VerifierState]] = {}
         self._visits: dict[_SccKey, _SccVisit] = {}
         self.processed = 0
         self._jumps = 0
@@ -71,6 +73,7 @@ class Walk:
         self._after_branch = False
         self._always_save = bool(env.program.flags & TEST_STATE_FREQ)
         self._max_states = self._total = self._kept = self._evicted = self._peak = 0
+        self._backedges = 0
         self._linfo = _line_table(env)
         self._last_line: object = None
 
@@ -130,7 +133,7 @@ class Walk:
                 first_seen[idx] = take(frame)
             step = steps[idx]
             if step is None:
-                step = steps[idx] = compile_step(env, idx)
+                step = steps[idx] = self._noted(idx, compile_step(env, idx))
             cur.history = (cur.history, idx, None, ())
             env.prev_insn = idx
             row = rows[idx]
@@ -153,6 +156,7 @@ class Walk:
             return None
         pending = env.pending.pop()
         env.cur = pending.state
+        env.stack_live.update(env.cur)
         env.prev_insn = pending.origin
         if not env.log.verbose:
             env.log.truncate(pending.log_length)
@@ -167,6 +171,8 @@ class Walk:
             if state.branches:
                 break
             self._leave_scc(state)
+            if state.evicted:
+                self._evicted -= 1
             state = state.parent
 
     # -- saved states --------------------------------------------------------------------------
@@ -178,13 +184,18 @@ class Walk:
         since_jumps = self._jumps - self._saved_at[0]
         since_insns = self.processed - self._saved_at[1]
         add = force or (since_jumps >= 2 and since_insns >= 8)
-        key = (idx, cur.frames[-1].callsite)
+        # As the kernel hashes: states of other insns and calls may be met, and are counted.
+        key = ((idx ^ cur.frames[-1].callsite) & U32_MAX) % len(env.insns)
         states = self._saved.get(key)
         if states:
             found = len(states)
             is_force = idx in env.cfg.force
-            dropped = False
-            for old in reversed(states):
+            for old in states:
+                if not old.branches and not old.cleaned and old.insn_idx == idx:
+                    self._clean(old, cur)
+            for old in reversed(states):  # newest first; the current one may be removed
+                if old.insn_idx != idx:
+                    continue
                 if old.branches:
                     is_may_goto = env.row(idx).kind is Kind.MAY_GOTO
                     if (
@@ -212,22 +223,36 @@ class Walk:
                     old.miss_cnt += 1
                 n = 64 if is_force and old.branches else 3
                 if old.miss_cnt > old.hit_cnt * n + n:
-                    old.miss_cnt = -1
-                    dropped = True
+                    self._evict(states, old)
             # The kernel counts only where none of them covered.
             self._max_states = max(self._max_states, found)
-            if dropped:
-                self._drop(states)
         if add:
             self._save(cur, idx, key)
         return False
 
-    def _drop(self, states: list[VerifierState]) -> None:
-        """Forget states that are compared often and never cover anything."""
-        kept = [s for s in states if s.miss_cnt >= 0]
-        self._kept -= len(states) - len(kept)
-        self._evicted += sum(1 for s in states if s.miss_cnt < 0 and s.branches)
-        states[:] = kept
+    def _evict(self, states: list[VerifierState], old: VerifierState) -> None:
+        """Drop *old*, which is compared often and never covers anything, from its list."""
+        states.remove(old)
+        old.evicted = True
+        self._kept -= 1
+        if old.branches:
+            self._evicted += 1
+
+    def _clean(self, old: VerifierState, cur: VerifierState) -> None:
+        """Forget what is dead in *old*, all of whose paths are walked (kernel:
+        clean_live_states)."""
+        if old.callsites != cur.callsites or self._is_incomplete(old):
+            return
+        old.cleaned = True
+        env = self.env
+        for frame, slots in zip(old.frames, env.stack_live.live(old), strict=True):
+            live = env.cfg.live[old.frame_insn(frame.frameno)]
+            regs = frame.regs
+            for regno in range(FP_REG):
+                if not live >> regno & 1:
+                    regs[regno] = NOT_INIT_REG
+            if frame.stack:
+                frame.stack = {i: slot for i, slot in frame.stack.items() if slots >> i & 1}
 
     def _hit(self, old: VerifierState, cur: VerifierState, idx: int, *, is_loop: bool) -> None:
         old.hit_cnt += 1
@@ -239,12 +264,16 @@ class Walk:
             visit = self._visits.get(key) if key is not None else None
             if visit is None or visit.entry is None:
                 raise InternalError(f"a loop was closed at {idx} that was never entered")
+            self._log_scc("backedge", key)
             visit.backedges.append((cur.copy(), old))
+            self._backedges += 1
+            self._note_peak()
 
     def _propagate(self, old: VerifierState, cur: VerifierState) -> bool:
         """What *old* relied on, *cur*'s ancestors now rely on too."""
         wanted = Wanted(len(old.frames))
-        for frameno, frame in enumerate(old.frames):
+        for frame in reversed(old.frames):
+            frameno = frame.frameno
             for regno, reg in enumerate(frame.regs):
                 if reg.precise and reg.type is RegType.SCALAR:
                     wanted.regs[frameno] |= 1 << regno
@@ -252,9 +281,11 @@ class Walk:
                 spilled = slot.spilled
                 if spilled is not None and spilled.precise and spilled.type is RegType.SCALAR:
                     wanted.slots[frameno].add(spi)
+            if self.env.log.verbose and (names := wanted.names(frameno)):
+                self.env.log.line(f"frame {frameno}: propagating {names}")
         return bool(wanted) and mark_wanted(self.env, cur, wanted, skip_first=False)
 
-    def _save(self, cur: VerifierState, idx: int, key: tuple[int, int]) -> None:
+    def _save(self, cur: VerifierState, idx: int, key: int) -> None:
         for frame in cur.frames:
             _forget_marks(frame)
         saved = cur.copy()
@@ -268,7 +299,10 @@ class Walk:
         self._saved_at = (self._jumps, self.processed)
         self._total += 1
         self._kept += 1
-        self._peak = max(self._peak, self._kept + self._evicted)
+        self._note_peak()
+
+    def _note_peak(self) -> None:
+        self._peak = max(self._peak, self._kept + self._evicted + self._backedges)
 
     def _refuse_loop(self, old: VerifierState, cur: VerifierState, idx: int) -> None:
         printer = self.env.printer
@@ -300,6 +334,11 @@ class Walk:
             visit = self._visits.setdefault(key, _SccVisit())
             if visit.entry is None:
                 visit.entry = state
+                self._log_scc("enter", key)
+
+    def _log_scc(self, what: str, key: _SccKey | None) -> None:
+        if self.env.log.verbose and key is not None:
+            self.env.log.line(f"SCC {what} ({','.join(map(str, (*key[0], key[1])))})")
 
     def _is_incomplete(self, state: VerifierState) -> bool:
         key = self._scc_key(state)
@@ -312,14 +351,54 @@ class Walk:
         visit = self._visits.get(key) if key is not None else None
         if visit is None or visit.entry is not state:
             return
+        self._log_scc("exit", key)
+        visit.entry = None
+        self._backedges -= len(visit.backedges)
         for _ in range(MAX_ROUNDS):
             if not sum(self._propagate(old, cur) for cur, old in visit.backedges):
                 break
         else:
             for cur, _ in visit.backedges:
                 mark_all_precise(cur)
-        visit.entry = None
         visit.backedges = []
+
+    # -- steps ---------------------------------------------------------------------------------
+
+    def _noted(self, idx: int, step: Step) -> Step:
+        """Return *step* with what stack liveness and the log have to know around it."""
+        row = self.env.cfg.rows[idx]
+        live = self.env.stack_live
+
+        def storing(env: Env, frame: FuncState) -> int:
+            next_idx = step(env, frame)
+            live.commit(env.cur, idx)
+            return next_idx
+
+        def calling(env: Env, frame: FuncState) -> int:
+            next_idx = step(env, frame)
+            live.forget_frame()
+            return next_idx
+
+        def leaving(env: Env, frame: FuncState) -> int:
+            if len(env.cur.frames) == 1:
+                return step(env, frame)
+            live.update(env.cur)
+            next_idx = step(env, frame)
+            env.log.regs = env.log.slots = 0
+            self._after_branch = True
+            return next_idx
+
+        if row is None:
+            return step
+        match row.kind:
+            case Kind.ST | Kind.STX | Kind.STORE_REL | Kind.ATOMIC:
+                return storing
+            case Kind.CALL:
+                return calling if row.op is CallKind.LOCAL else storing
+            case Kind.EXIT:
+                return leaving
+            case _:
+                return step
 
     # -- log -----------------------------------------------------------------------------------
 

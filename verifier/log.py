@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from bpfvm.bits import U64_MAX
 from bpfvm.program import MapFacts
 from verifier import bounds
 from verifier.bounds import snum_text, unum_text
@@ -76,7 +77,7 @@ class RegPrinter:
         if self._offsets_apart and reg.off:
             attrs.append(f"off={snum_text(reg.off)}")
         if kind.base in _PACKET:
-            attrs.append(f"r={unum_text(reg.arg) if reg.arg >= 0 else hex(reg.arg & 0xFFFFFFFF)}")
+            attrs.append(f"r={unum_text(reg.arg & U64_MAX)}")
         if kind.base is Base.MEM:
             attrs.append(f"sz={reg.arg}")
         if not self._offsets_apart and reg.off:

@@ -44,6 +44,12 @@ class Wanted:
         """Say whether anything but registers of the innermost frame is wanted."""
         return any(self.regs[:-1]) or any(self.slots)
 
+    def names(self, frameno: int) -> str:
+        """Return `r2,r3,fp-8` of one frame, for the log."""
+        names = [f"r{r}" for r in range(10) if self.regs[frameno] >> r & 1]
+        names += [f"fp{-8 * (spi + 1)}" for spi in sorted(self.slots[frameno])]
+        return ",".join(names)
+
     def text(self, frameno: int) -> str:
         """Return `regs=r2,r3 stack=-8` of one frame, for the log."""
         regs = ",".join(f"r{r}" for r in range(10) if self.regs[frameno] >> r & 1)
@@ -54,7 +60,7 @@ class Wanted:
 def mark_reg(env: Env, regno: int) -> None:
     """Mark the scalar in *regno* of the current frame as relied on by the current insn."""
     cur = env.cur
-    if cur.parent is None:
+    if cur.parent is None and not env.log.verbose:
         return  # no saved state above: nothing could be pruned against
     wanted = Wanted(len(cur.frames))
     wanted.regs[-1] = 1 << regno
@@ -64,7 +70,7 @@ def mark_reg(env: Env, regno: int) -> None:
 def mark_slot(env: Env, frameno: int, spi: int) -> None:
     """Mark the scalar spilled in a stack slot as relied on by the current insn."""
     cur = env.cur
-    if cur.parent is None:
+    if cur.parent is None and not env.log.verbose:
         return
     wanted = Wanted(len(cur.frames))
     wanted.slots[frameno].add(spi)
@@ -99,11 +105,12 @@ def mark_wanted(env: Env, start: VerifierState, wanted: Wanted, *, skip_first: b
             break
         changed |= _mark_state(parent, wanted)
         if verbose:
-            frame = parent.frames[len(wanted.regs) - 1]
-            env.log.full_state(
-                f"mark_precise: frame{frame.frameno}: parent state {wanted.text(frame.frameno)}: ",
-                frame,
-            )
+            for frame in reversed(parent.frames[: len(wanted.regs)]):
+                env.log.full_state(
+                    f"mark_precise: frame{frame.frameno}: "
+                    f"parent state {wanted.text(frame.frameno)}: ",
+                    frame,
+                )
         if not wanted:
             return changed
         later, last = state.first_insn, parent.last_insn

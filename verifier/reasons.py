@@ -12,7 +12,7 @@ from enum import Enum, unique
 
 __all__ = ["Reason", "Reject"]
 
-EPERM, E2BIG, EBADF, EACCES, EFAULT, EBUSY, EINVAL, ERANGE = 1, 7, 9, 13, 14, 16, 22, 34
+EPERM, E2BIG, EBADF, ENOMEM, EACCES, EFAULT, EBUSY, EINVAL, ERANGE = 1, 7, 9, 12, 13, 14, 16, 22, 34
 EOPNOTSUPP, ENOTSUPP = 95, 524
 
 
@@ -237,6 +237,7 @@ class Reason(Enum):
     # limits
     TOO_LARGE = (E2BIG, "BPF program is too large. Processed {count} insn")
     TOO_COMPLEX = (EFAULT, "The sequence of {count} jumps is too complex.")
+    TOO_COMPLEX_ENOMEM = (ENOMEM, "The sequence of {count} jumps is too complex.")
     TOO_COMPLEX_E2BIG = (E2BIG, "The sequence of {count} jumps is too complex.")
     INFINITE_LOOP = (EINVAL, "infinite loop detected at insn {insn}")
 

@@ -108,6 +108,8 @@ def store(
     spi, at = divmod(-low - 1, 8)
     env.log.slots |= 1 << spi
     slot = owner.stack.get(spi, _EMPTY)
+    if size == 8:
+        env.stack_live.write(owner.frameno, 1 << spi)
     if value is not None and (value.type is not _SCALAR or low % 8 == 0):
         if value.type is not _SCALAR:
             if size != 8:
@@ -195,9 +197,11 @@ def fill(
         )
     low, high = check_bounds(env, owner, regno, pointer, off, size, write=False)
     if pointer.scalar.mask:
+        _note_reads(env, owner, low, high + size)
         return _fill_variable(env, owner, low, high + size)
     spi, at = divmod(-low - 1, 8)
     env.log.slots |= 1 << spi
+    env.stack_live.read(env.cur, owner.frameno, 1 << spi)
     slot = owner.stack.get(spi, _EMPTY)
     read = slot.types[at - size + 1 : at + 1]
     spilled = slot.spilled
@@ -212,6 +216,14 @@ def fill(
     if not to_reg:
         return UNKNOWN_REG
     return _narrow_fill(env, owner, spi, slot, spilled, low, size, read)
+
+
+def _note_reads(env: Env, owner: FuncState, low: int, end: int) -> None:
+    """Note that the current insn may read the bytes [low, end)."""
+    bits = 0
+    for spi, _, _ in _slots(low, end):
+        bits |= 1 << spi
+    env.stack_live.read(env.cur, owner.frameno, bits)
 
 
 def _fill_variable(env: Env, owner: FuncState, low: int, end: int) -> RegState:
@@ -276,6 +288,8 @@ def check_helper_range(
     low, high = check_bounds(env, owner, regno, pointer, off, size, write=write)
     if size == 0 and low == high:
         return
+    if not raw or pointer.scalar.mask:
+        _note_reads(env, owner, low, high + size)
     if not write and not raw:
         return  # with all privileges every byte may be read
     scrub(env, owner, low, high + size)

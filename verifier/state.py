@@ -44,8 +44,8 @@ ADD_CONST64 = 1 << 31
 ADD_CONST32 = 1 << 30
 ADD_CONST = ADD_CONST64 | ADD_CONST32
 #: Markers in a packet pointer's `arg`, in place of a proven range.
-AT_PKT_END = -2
-BEYOND_PKT_END = -1
+AT_PKT_END = -1
+BEYOND_PKT_END = -2
 
 
 @unique
@@ -306,12 +306,16 @@ class VerifierState:
         first_insn, last_insn: insn of *parent*, and the insn executed before this state.
         may_goto_depth: may_gotos passed through on this path.
         sleepable: the program or async callback can sleep, regions aside.
+        cleaned, evicted: (saved states) what is dead was forgotten; dropped from the list it was
+            compared in.
         refs: what is acquired and not given back, oldest first.
         rcu_depth, preempt_depth: RCU read sections and preempt-disabled regions that are open.
     """
 
     __slots__ = (
         "branches",
+        "cleaned",
+        "evicted",
         "first_insn",
         "frames",
         "history",
@@ -343,6 +347,7 @@ class VerifierState:
         self.rcu_depth = self.preempt_depth = 0
         self.hit_cnt = 0
         self.miss_cnt = 0
+        self.cleaned = self.evicted = False
 
     def copy(self) -> VerifierState:
         """Return a state that can be changed on its own."""

@@ -7,6 +7,7 @@ kept, since the loop's checks need them.
 from __future__ import annotations
 
 from verifier.env import Env
+from verifier.equal import Ids
 from verifier.state import UNKNOWN_REG, RegState, RegType, VerifierState
 
 __all__ = ["find_previous", "widen"]
@@ -23,27 +24,31 @@ def find_previous(env: Env, idx: int) -> VerifierState | None:
         state = state.parent
     callsites = cur.callsites
     while state is not None:
-        if state.insn_idx == idx and state.callsites == callsites:
+        if state.insn_idx == idx and not state.evicted and state.callsites == callsites:
             return state
         state = state.parent
     return None
 
 
-def widen(old: VerifierState, new: VerifierState) -> None:
-    """Forget scalars of *new* that differ from *old*'s and are not precise there."""
-    for before, after in zip(old.frames, new.frames, strict=True):
+def widen(env: Env, old: VerifierState, new: VerifierState) -> None:
+    """Forget scalars of *new* that differ from *old*'s and are not precise there (kernel:
+    widen_imprecise_scalars)."""
+    ids = None if env.rules.widening_ignores_ids else Ids()
+    for before, after in zip(reversed(old.frames), reversed(new.frames), strict=True):
         for regno, reg in enumerate(after.regs):
-            if _differs(before.regs[regno], reg):
+            if _differs(before.regs[regno], reg, ids):
                 after.regs[regno] = UNKNOWN_REG
-        for spi, slot in after.stack.items():
-            old_slot = before.stack.get(spi)
+        for spi in sorted(after.stack) if ids else list(after.stack):
+            slot, old_slot = after.stack[spi], before.stack.get(spi)
             if slot.spilled is None or old_slot is None or old_slot.spilled is None:
                 continue
-            if _differs(old_slot.spilled, slot.spilled):
+            if _differs(old_slot.spilled, slot.spilled, ids):
                 after.stack[spi] = slot._replace(spilled=UNKNOWN_REG)
 
 
-def _differs(old: RegState, new: RegState) -> bool:
-    return (
-        old.type is _SCALAR and new.type is _SCALAR and not old.precise and old.scalar != new.scalar
-    )
+def _differs(old: RegState, new: RegState, ids: Ids | None) -> bool:
+    if old.type is not _SCALAR or new.type is not _SCALAR or old.precise:
+        return False
+    if old.scalar != new.scalar or old.off != new.off:
+        return True
+    return ids is not None and not ids.match(old.id, new.id)

@@ -86,7 +86,6 @@ def test_calls_show_both_frames() -> None:
         "5: (95) exit\n"
         "returning from callee:\n frame1: R0=1 R1=ctx() R10=fp0\n"
         "to caller at 2:\n R0=1 R6=7 R10=fp0\n"
-        "2: R0=1 R6=7 R10=fp0\n"
         "2: (bf) r0 = r1\n"
         "R1 !read_ok\n"
     ) in verdict.log
@@ -112,7 +111,7 @@ def test_pointers_and_slots() -> None:
         "exit",
         log_level=2,
     )
-    assert "; R2=fp(smin=smin32=0,smax=umax=smax32=umax32=7,var_off=(0x0; 0x7)) R10=fp0" in (
+    assert "\n3: R2=fp(smin=smin32=0,smax=umax=smax32=umax32=7,var_off=(0x0; 0x7)) R10=fp0" in (
         verdict.log
     )
     assert "fp-8=????5\n" in verdict.log

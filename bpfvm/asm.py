@@ -13,7 +13,7 @@ Directives:
     .map NAME type=arena|array|hash|N [key=N] [value=N] [entries=N] [flags=mmapable,...|N]
               [extra=N] [image=HEX] [frozen]
     .prog NAME [type=xdp] [sleepable[=0|1]] [license=GPL] [attach=N] [flags=N]
-    .func NAME [global]
+    .func NAME [global] [args="WORD,..."] [ret=WORD]
     .kfunc NAME [weak]
     .slot HEX
 
@@ -21,7 +21,8 @@ Directives:
 after a `.prog` is a subprogram of that program (at its very start: the name of its main
 function); `.func` before every `.prog` is shared, and linked behind each program that refers to
 it. A label that is called is a subprogram too. `.kfunc` fixes the order of a program's kfuncs,
-or tells that one is weak. `.slot` is a slot as it is, its 8 bytes in hex.
+or tells that one is weak. `.slot` is a slot as it is, its 8 bytes in hex. The words for the
+parameters and the result of a `.func`, which stand for its BTF, are `bpfvm.signature`'s.
 
 Names in statements: a label of the same function group comes first, then a helper, and any other
 name that is called is a kfunc; `call kfunc NAME` is always one. `r1 = map(NAME)`,
@@ -32,7 +33,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 from lark import Token, Tree
@@ -45,7 +46,8 @@ from bpfvm.flow import find_subprogs
 from bpfvm.insn import Insn, decode
 from bpfvm.isa import CallKind, Kind, LdKind
 from bpfvm.maps.base import MapFlags, MapType
-from bpfvm.program import Linkage, MapDef, ObjectFile, Program, Subprog
+from bpfvm.program import Linkage, MapDef, ObjectFile, Param, Program, Subprog
+from bpfvm.signature import PARAM_WORDS, RESULT_WORDS, param_of, result_of
 from bpfvm.statement import OpenSlot, Ref, RefKind, statement_slots
 from bpfvm.syntax import Place, parse, read_int
 
@@ -94,7 +96,7 @@ class _Chunk:
     place: Place
     slots: list[OpenSlot] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
-    funcs: dict[int, tuple[str, Linkage]] = field(default_factory=dict)
+    funcs: dict[int, Subprog] = field(default_factory=dict)
     kfuncs: dict[str, bool] = field(default_factory=dict)
     prog_type: str = DEFAULT_PROG_TYPE
     sleepable: bool | None = None
@@ -279,7 +281,24 @@ class _Assembler:
         elif name in self.current.labels:
             words.fail(f"duplicate label {name}", words.col)
         self.current.labels[name] = len(self.current.slots)
-        self.current.funcs[len(self.current.slots)] = name, linkage
+        start = len(self.current.slots)
+        self.current.funcs[start] = Subprog(start, start, name, linkage, *self.signature(words))
+
+    def signature(self, words: _Words) -> tuple[tuple[Param, ...] | None, Param | None]:
+        """Read what a `.func` tells of parameters and result; (None, None): nothing."""
+        args, ret = words.text("args"), words.text("ret")
+        if args is None and ret is None:
+            return None, None
+        params = []
+        for i, word in enumerate(args.split(",") if args else ()):
+            param = param_of(word, f"a{i}")
+            if param is None:
+                expected = " ".join(PARAM_WORDS)
+                words.fail(f"args: {word} is unknown: expected {expected}", words.col)
+            params.append(param)
+        if ret is not None and ret not in RESULT_WORDS:
+            words.fail(f"ret: {ret} is unknown: expected {' '.join(RESULT_WORDS)}", words.col)
+        return tuple(params), result_of(ret or "int")
 
     def slot_directive(self, words: _Words) -> None:
         text = words.subject("8 bytes in hex")
@@ -547,15 +566,12 @@ class _Linker:
             for label, slot in sorted(part.labels.items(), key=lambda at: at[0][:2] == ".L"):
                 if slot < len(part.slots):
                     names.setdefault(base + slot, label)
-        names |= {start: name for start, (name, _) in declared.items()}
+        names |= {start: sub.name for start, sub in declared.items()}
         starts = {s.start for s in find_subprogs(insns)} | set(declared)
         ends = [*sorted(starts)[1:], len(insns)]
         return tuple(
-            Subprog(
-                start,
-                end,
-                names.get(start, f"subprog_{start}"),
-                declared[start][1] if start in declared else Linkage.STATIC,
-            )
+            replace(declared[start], start=start, end=end)
+            if start in declared
+            else Subprog(start, end, names.get(start, f"subprog_{start}"))
             for start, end in zip(sorted(starts), ends, strict=True)
         )

@@ -337,9 +337,10 @@ class Btf:
     def _param(self, name: str, type_id: int, decl_tags: frozenset[str] | None) -> Param:
         found = self.resolve(type_id)
         if found.kind is BtfKind.VOID:  # the "..." of a variadic function
-            return Param(name, "...")
+            return Param(name, "...", kind=_kind_name(found))
         is_pointer = found.kind is BtfKind.PTR
-        pointee = self.resolve(found.ref) if is_pointer else None
+        chain = list(self._chain(found.ref)) if is_pointer else []
+        pointee = chain[-1] if chain else None
         return Param(
             name,
             self.spelling(type_id),
@@ -347,10 +348,19 @@ class Btf:
             is_pointer,
             self.tags(type_id) | (decl_tags or frozenset()),
             self.size_of(pointee.id) if pointee and self._has_size(pointee) else 0,
+            _kind_name(found),
+            _kind_name(pointee) if pointee else "UNKNOWN",
+            pointee.name if pointee and pointee.id else "",
+            next((t.name for t in chain if t.kind is BtfKind.TYPEDEF), ""),
         )
 
     def _has_size(self, found: BtfType) -> bool:
         return found.kind in _SIZED or found.kind in (BtfKind.PTR, BtfKind.ARRAY)
+
+
+def _kind_name(found: BtfType) -> str:
+    """Return what the kernel calls the type's kind (btf_type_str)."""
+    return "UNKNOWN" if found.kind is BtfKind.VOID else found.kind.name
 
 
 def _insn_off(record: tuple[int, ...]) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, unique
 
 __all__ = [
+    "CTX_STRUCTS",
     "PROG_TYPES",
     "CtxAccess",
     "CtxField",
@@ -296,6 +297,42 @@ PROG_TYPES: dict[str, ProgType] = {
             sleepable_sections=("syscall",),
         ),
     )
+}
+
+
+#: By program type, the struct that BTF calls its context (kernel: include/linux/bpf_types.h).
+#: Other types have no name for it.
+CTX_STRUCTS: Mapping[str, str] = {
+    **dict.fromkeys(
+        (
+            "socket_filter",
+            "sched_cls",
+            "sched_act",
+            "cgroup_skb",
+            "lwt_in",
+            "lwt_out",
+            "lwt_xmit",
+            "lwt_seg6local",
+            "sk_skb",
+            "flow_dissector",
+        ),
+        "__sk_buff",
+    ),
+    "xdp": "xdp_md",
+    "cgroup_sock": "bpf_sock",
+    "cgroup_sock_addr": "bpf_sock_addr",
+    "sock_ops": "bpf_sock_ops",
+    "sk_msg": "sk_msg_md",
+    "kprobe": "pt_regs",
+    "perf_event": "bpf_perf_event_data",
+    "raw_tp": "bpf_raw_tracepoint_args",
+    "raw_tp_writable": "bpf_raw_tracepoint_args",
+    "cgroup_device": "bpf_cgroup_dev_ctx",
+    "cgroup_sysctl": "bpf_sysctl",
+    "cgroup_sockopt": "bpf_sockopt",
+    "sk_reuseport": "sk_reuseport_md",
+    "sk_lookup": "bpf_sk_lookup",
+    "netfilter": "bpf_nf_ctx",
 }
 
 

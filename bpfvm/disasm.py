@@ -24,7 +24,8 @@ from bpfvm.bits import u32
 from bpfvm.insn import Insn
 from bpfvm.isa import TABLE, CallKind, Form, InsnDef, Kind, LdKind
 from bpfvm.maps.base import MapFlags, MapType
-from bpfvm.program import Linkage, MapDef, ObjectFile, Program
+from bpfvm.program import Linkage, MapDef, ObjectFile, Program, Subprog
+from bpfvm.signature import words_of
 
 __all__ = ["KERNEL", "Names", "disassemble", "insn_text", "listing_names"]
 
@@ -270,10 +271,17 @@ def _program_lines(program: Program, helpers: Mapping[str, int]) -> Iterator[str
     for subprog in program.subprogs:
         linkage = " global" if subprog.linkage is Linkage.GLOBAL else ""
         if subprog.start or subprog.name != program.name or linkage:
-            yield f".func {_word(subprog.name)}{linkage}"
+            yield f".func {_word(subprog.name)}{linkage}{_signature(subprog)}"
         yield from _numbered(program, subprog.start, subprog.end, names)
     if not program.subprogs:
         yield from _numbered(program, 0, len(program.insns), names)
+
+
+def _signature(subprog: Subprog) -> str:
+    if subprog.params is None or subprog.linkage is not Linkage.GLOBAL:
+        return ""
+    args, ret = words_of(subprog.params, subprog.ret)
+    return f' args="{args}" ret={ret}'
 
 
 def _map_line(defn: MapDef) -> str:

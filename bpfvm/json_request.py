@@ -17,6 +17,7 @@ from bpfvm.errors import BpfError
 from bpfvm.maps.base import MapFlags, MapType
 from bpfvm.program import Linkage, MapDef, Param
 from bpfvm.rules import KERNELS, NEWEST
+from bpfvm.signature import PARAM_WORDS, RESULT_WORDS, param_of, result_of
 from bpfvm.testrun import MEM
 
 __all__ = [
@@ -340,35 +341,20 @@ def _fixup(place: str, value: object) -> FixupSpec:
     return fixup
 
 
-_PARAMS = {
-    "u64": ("unsigned long long", 8, False, ""),
-    "u32": ("unsigned int", 4, False, ""),
-    "int": ("int", 4, False, ""),
-    "ptr": ("void *", 8, True, ""),
-    "ctx": ("void *", 8, True, "arg:ctx"),
-    "arena": ("void *", 8, True, "arg:arena"),
-}
-_RETURNS = {
-    "u64": Param("", "unsigned long long", 8),
-    "int": Param("", "int", 4),
-    "void": None,
-}
-
-
 def _func(place: str, value: object) -> FuncSpec:
     reader = _Reader(value, place)
     params = []
     for i, (where, arg) in enumerate(reader.items("args")):
-        if not isinstance(arg, str) or arg not in _PARAMS:
-            raise RequestError(f"{where}: {arg!r} is none of {', '.join(_PARAMS)}")
-        ctype, size, is_pointer, tag = _PARAMS[arg]
-        params.append(Param(f"a{i}", ctype, size, is_pointer, frozenset({tag} if tag else ())))
+        param = param_of(arg, f"a{i}") if isinstance(arg, str) else None
+        if param is None:
+            raise RequestError(f"{where}: {arg!r} is none of {', '.join(PARAM_WORDS)}")
+        params.append(param)
     func = FuncSpec(
         reader.need_number("insn"),
         reader.need_text("name"),
         Linkage(reader.choice("linkage", tuple(link.value for link in Linkage), "static")),
         tuple(params),
-        _RETURNS[reader.choice("ret", tuple(_RETURNS), "int")],
+        result_of(reader.choice("ret", RESULT_WORDS, "int")),
     )
     reader.done()
     return func

@@ -39,7 +39,10 @@ class Linkage(Enum):
 class Param:
     """A subprog's parameter as its BTF tells: C spelling, size in bytes, and decl/type tags.
 
-    *pointee_size* is the size of what a pointer points to, 0 where that is unknown (void).
+    *kind* is its BTF kind behind typedefs and qualifiers ("INT", "ENUM", "STRUCT", ...). Of a
+    pointer, *pointee_kind* and *pointee_name* tell what it points to ("UNKNOWN": void) and
+    *pointee_typedef* the outermost typedef's name; *pointee_size* is its size, 0 where that is
+    unknown.
     """
 
     name: str
@@ -48,6 +51,10 @@ class Param:
     is_pointer: bool = False
     tags: frozenset[str] = frozenset()
     pointee_size: int = 0
+    kind: str = "INT"
+    pointee_kind: str = "UNKNOWN"
+    pointee_name: str = ""
+    pointee_typedef: str = ""
 
 
 @dataclass(frozen=True, slots=True)

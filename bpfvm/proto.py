@@ -99,6 +99,8 @@ class FuncProto:
         pkt_access: memory arguments may point into a packet.
         prog_types: names of the program types that are offered it; None: all.
         flags: kfunc flags.
+        changes_packet: packet pointers mean nothing after a call (kernel:
+            bpf_helper_changes_pkt_data).
         extra_args: how many registers after *args* are passed on as they are, unchecked
             (the values of bpf_trace_printk's format).
     """
@@ -114,6 +116,7 @@ class FuncProto:
     prog_types: frozenset[str] | None = None
     flags: KfuncFlags = KfuncFlags.NONE
     extra_args: int = 0
+    changes_packet: bool = False
 
     @property
     def arg_count(self) -> int:
@@ -140,6 +143,7 @@ def helper(
     pkt_access: bool = False,
     prog_types: frozenset[str] | None = None,
     extra_args: int = 0,
+    changes_packet: bool = False,
 ) -> Callable[[_F], _F]:
     """Declare the decorated function as helper *helper_id*; its name is the kernel's."""
 
@@ -157,6 +161,7 @@ def helper(
                 pkt_access,
                 prog_types,
                 extra_args=extra_args,
+                changes_packet=changes_packet,
             ),
         )
         return fn

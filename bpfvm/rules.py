@@ -85,9 +85,24 @@ class KernelRules:
     atomic_load_type_first: bool = _rule(
         False, True, "an acquire load's pointer type is checked before the access"
     )
-    kfunc_args_by_register: bool = _rule(False, True, "kfunc complaints name R1.., not arg#0..")
+    kfunc_args_by_register: bool = _rule(
+        False, True, "complaints of kfuncs and global functions name R1.., not arg#0.."
+    )
     sleep_context_named: bool = _rule(
-        False, True, "a sleeping helper's complaint names the context"
+        False, True, "complaints of sleeping helpers and global functions name the context"
+    )
+    global_by_context: bool = _rule(
+        False, True, "global functions are verified for each context that they are called from"
+    )
+    void_globals: bool = _rule(False, True, "global functions may return nothing")
+    arena_type_tags: bool = _rule(
+        False, True, "the type tag arena marks arguments and results of global functions"
+    )
+    packet_args_by_effect: bool = _rule(
+        False, True, "packet pointers are refused to a global function that may move the packet"
+    )
+    null_args_precise: bool = _rule(
+        False, True, "a scalar 0 that is taken for a null pointer must stay 0"
     )
     ctx_const_offset: bool = _rule(
         False, True, "contexts that are not rewritten may be read through ctx + constant"

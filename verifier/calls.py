@@ -1,6 +1,6 @@
-"""Calls: helpers against their prototypes, subprogs as frames, exits.
+"""Calls of helpers and kfuncs, against their prototypes.
 
-Rules: Linux 6.18 (check_helper_call, check_func_call). Nothing here knows a
+Rules: Linux 6.18 (check_helper_call). Nothing here knows a
 helper, kfunc or map by name: prototypes and map traits say what is asked.
 """
 
@@ -13,7 +13,6 @@ from bpfvm.errors import InternalError
 from bpfvm.insn import Insn
 from bpfvm.isa import CallKind, InsnDef
 from bpfvm.maps.base import MapFlags
-from bpfvm.program import Linkage
 from bpfvm.proto import ArgType, FuncProto, RetType
 from verifier.callkit import (
     check_memory,
@@ -22,8 +21,7 @@ from verifier.callkit import (
     clear_caller_saved,
     note_call,
 )
-from verifier.cfg import subprog_name
-from verifier.env import PATH_END, Env, Step
+from verifier.env import Env, Step
 from verifier.kfuncs import compile_kfunc
 from verifier.memory import check_ctx_pointer
 from verifier.precision import mark_slot
@@ -35,11 +33,10 @@ from verifier.state import (
     FuncState,
     RegState,
     RegType,
-    VerifierState,
 )
 from verifier.transfer import readable
 
-__all__ = ["compile_call", "compile_exit", "fp_reg"]
+__all__ = ["compile_call"]
 
 #: The first helper number the kernel doesn't know.
 MAX_HELPER = 212
@@ -71,16 +68,9 @@ _ACCEPTED: dict[ArgType, tuple[tuple[RegType, ...], str]] = {
 }
 
 
-def fp_reg(frameno: int) -> RegState:
-    """Return r10 of frame *frameno*."""
-    return RegState(_STACK, arg=frameno)
-
-
 def compile_call(env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
-    """Return the step of a call."""
+    """Return the step of a helper's or kfunc's call."""
     match row.op:
-        case CallKind.LOCAL:
-            return _compile_local(env, idx, idx + 1 + insn.imm)
         case CallKind.KFUNC:
             return compile_kfunc(env, idx, insn)
         case CallKind.HELPER:
@@ -244,64 +234,3 @@ def _check_map_use(env: Env, call: _Call) -> None:
     changes = writes and call.proto.ret is not RetType.MAP_VALUE_OR_NULL
     if changes and defn.flags & MapFlags.RDONLY_PROG:
         raise Reject(Reason.MAP_WRITE)
-
-
-# -- subprogs ----------------------------------------------------------------------------------
-
-
-def _compile_local(env: Env, idx: int, target: int) -> Step:
-    number = env.cfg.subprog_at(target)
-    program = env.program
-    is_global = any(s.start == target and s.linkage is Linkage.GLOBAL for s in program.subprogs)
-    if is_global:
-        name = subprog_name(program, target)
-        raise Reject(Reason.NOT_SUPPORTED, what=f"global subprogram {name}")
-
-    def step(env: Env, frame: FuncState) -> int:
-        cur = env.cur
-        frameno = len(cur.frames)
-        if frameno >= env.rules.call_frames:
-            raise Reject(Reason.CALL_FRAMES, frames=frameno + 1)
-        regs = [NOT_INIT_REG, *frame.regs[1:6], *[NOT_INIT_REG] * 4, fp_reg(frameno)]
-        callee = FuncState(frameno, number, idx, regs, {})
-        clear_caller_saved(frame)
-        cur.frames.append(callee)
-        if env.log.on:
-            env.log.line("caller:")
-            env.log.full_state("", frame)
-            env.log.line("callee:")
-            env.log.full_state("", callee)
-            env.log.touch_all()
-        return target
-
-    return step
-
-
-def compile_exit(_env: Env, _idx: int) -> Step:
-    """Return the step of an exit: the end of the path, or the way back to the caller."""
-
-    def step(env: Env, frame: FuncState) -> int:
-        cur = env.cur
-        if len(cur.frames) == 1:
-            readable(frame, 0)
-            return PATH_END
-        return _leave(env, cur, frame)
-
-    return step
-
-
-def _leave(env: Env, cur: VerifierState, callee: FuncState) -> int:
-    r0 = callee.regs[0]
-    if r0.type is _STACK:
-        raise Reject(Reason.RETURN_FP)
-    cur.frames.pop()
-    caller = cur.frames[-1]
-    caller.regs[0] = r0
-    next_idx = callee.callsite + 1
-    if env.log.on:
-        env.log.line("returning from callee:")
-        env.log.full_state("", callee)
-        env.log.line(f"to caller at {next_idx}:")
-        env.log.full_state("", caller)
-        env.log.touch_all()
-    return next_idx

@@ -17,6 +17,7 @@ from bpfvm.maps.base import MapTraits, MapType, MapTypes
 from bpfvm.program import MapFacts, Program
 from bpfvm.proto import Registry
 from bpfvm.rules import KernelRules
+from verifier.effects import Effects, effects_of
 from verifier.fields import check_fields, check_regs
 from verifier.reasons import Reason, Reject
 
@@ -44,6 +45,7 @@ class Cfg:
             slots where a state is always saved.
         scc: per slot the number of its loop (strongly connected component), 0 outside loops.
         live: per slot the bits of registers that may be read from there on; -1 where no insn is.
+        effects: per subprog, what calling it may do.
     """
 
     starts: list[int]
@@ -54,6 +56,7 @@ class Cfg:
     force: set[int] = field(default_factory=set)
     scc: list[int] = field(default_factory=list)
     live: list[int] = field(default_factory=list)
+    effects: tuple[Effects, ...] = ()
 
     def subprog_at(self, start: int) -> int:
         """Return the number of the subprog that starts at slot *start*."""
@@ -85,6 +88,7 @@ def check_program(
     _check_sleepable(program, prog_type, rules)
     if rules.recursion_checked_first:
         _check_recursion(program, cfg)
+    cfg.effects = effects_of(program, registry, rules, starts)
     cfg.scc = _components(insns, cfg)
     cfg.live = _live_registers(program, registry, cfg)
     return cfg

@@ -11,16 +11,17 @@ from dataclasses import dataclass
 
 from bpfvm.context import CtxAccess, ProgType
 from bpfvm.disasm import Names, insn_text
-from bpfvm.isa import InsnDef
+from bpfvm.isa import CallKind, InsnDef
 from bpfvm.maps.base import MapTypes
 from bpfvm.memory import RegionKind
-from bpfvm.program import MapFacts, Program
+from bpfvm.program import Linkage, MapFacts, Program, Subprog
 from bpfvm.proto import FuncProto, Registry
 from bpfvm.rules import KernelRules
 from verifier.cfg import Cfg
 from verifier.domain import domain_of
 from verifier.liveness import StackLiveness
 from verifier.log import Log, RegPrinter, Snapshot
+from verifier.prototype import GlobalArg
 from verifier.reasons import Reason, Reject
 from verifier.state import FuncState, LinkedReg, RegType, VerifierState
 
@@ -28,6 +29,7 @@ __all__ = ["PATH_END", "Env", "Pending", "Step"]
 
 #: kernel: BPF_COMPLEXITY_LIMIT_JMP_SEQ
 MAX_PENDING = 8192
+_CALL = 0x85
 #: What a step returns in place of the next slot when its path is done.
 PATH_END = -1
 
@@ -75,6 +77,12 @@ class Env:
         self.mem_size = mem_size
         self.printer = RegPrinter(facts, offsets_apart=not rules.pointer_off_in_range)
         self.log = Log(log_level, self.printer, self.insn_text)
+        #: What BTF tells of the subprogs, by first slot.
+        self.subprogs: dict[int, Subprog] = {s.start: s for s in program.subprogs}
+        #: Arguments of global subprogs, by number, once they were asked for.
+        self.signatures: dict[int, tuple[GlobalArg, ...]] = {}
+        #: Global subprogs that were called, by number: from contexts that can sleep, or can't.
+        self.global_calls: dict[int, set[bool]] = {}
         self._names = _names(program, registry)
         self._texts: dict[int, str] = {}
         self.cfg = Cfg([0], [])
@@ -122,6 +130,14 @@ class Env:
         if row is None:
             raise Reject(Reason.UNKNOWN_OPCODE, opcode=self.insns[idx].opcode)
         return row
+
+    def is_global_call(self, idx: int) -> bool:
+        """Say whether slot *idx* calls a global subprog, which is not walked into."""
+        insn = self.insns[idx]
+        if insn.opcode != _CALL or insn.src != CallKind.LOCAL.value:
+            return False
+        subprog = self.subprogs.get(idx + 1 + insn.imm)
+        return subprog is not None and subprog.linkage is Linkage.GLOBAL
 
     def insn_text(self, idx: int) -> str:
         """Return the log's text of slot *idx*."""

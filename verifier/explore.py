@@ -15,11 +15,13 @@ from bpfvm.insn import Insn
 from bpfvm.isa import AtomicOp, CallKind, InsnDef, Kind, LdKind
 from bpfvm.xlated import Stats
 from verifier.branches import compile_ja, compile_jcond, compile_may_goto
-from verifier.calls import compile_call, compile_exit, fp_reg
+from verifier.calls import compile_call
 from verifier.cfg import jump_to
 from verifier.env import PATH_END, Env, Step
 from verifier.equal import Mode, covers, looks_same
+from verifier.exits import compile_exit
 from verifier.fields import check_fields
+from verifier.globals import entry_regs
 from verifier.log import take
 from verifier.memory import compile_atomic, compile_load, compile_store
 from verifier.precision import Wanted, mark_all_precise, mark_wanted
@@ -34,6 +36,7 @@ from verifier.state import (
     VerifierState,
     const_reg,
 )
+from verifier.subprogs import compile_local_call, fp_reg, is_global
 from verifier.transfer import compile_alu, compile_end, compile_mov, compile_neg, guard
 
 __all__ = ["Walk"]
@@ -88,12 +91,41 @@ class Walk:
         )
 
     def run(self) -> None:
-        """Walk all paths.
+        """Walk all paths, then those of each global subprog that was called (kernel:
+        do_check_main, do_check_subprogs).
 
         Raises:
             Reject: the program is refused.
         """
+        self._run_one(0, sleepable=self.env.program.sleepable)
+        self._run_globals()
+
+    def _run_globals(self) -> None:
         env = self.env
+        done: set[tuple[int, bool]] = set()
+        more = True
+        while more:
+            more = False
+            for number in range(1, len(env.cfg.starts)):
+                contexts = env.global_calls.get(number, set())
+                for can_sleep in sorted(contexts, reverse=True):
+                    if (number, can_sleep) not in done and is_global(env, number):
+                        done.add((number, can_sleep))
+                        more = True
+                        self._run_global(number, sleepable=can_sleep)
+
+    def _run_global(self, number: int, *, sleepable: bool) -> None:
+        env = self.env
+        name = env.subprogs[env.cfg.starts[number]].name
+        env.log.line(f"Validating {name}() func#{number}...")
+        self._run_one(number, sleepable=sleepable)
+        env.log.line(f"Func#{number} ('{name}') is safe for any args that match its prototype")
+
+    def _entry(self, number: int) -> list[RegState]:
+        """Return the registers that subprog *number*, the main program or a global one, gets."""
+        env = self.env
+        if number:
+            return [*entry_regs(env, number), fp_reg(0)]
         regs = [NOT_INIT_REG] * 11
         regs[1] = RegState(RegType.CTX)
         if env.mem_size is not None:
@@ -101,13 +133,33 @@ class Walk:
             regs[1] = RegState(RegType.MEM, arg=size) if size else const_reg(0)
             regs[2] = const_reg(size)
         regs[10] = fp_reg(0)
-        env.cur = VerifierState([FuncState(0, 0, -1, regs, {})], sleepable=env.program.sleepable)
+        return regs
+
+    def _run_one(self, number: int, *, sleepable: bool) -> None:
+        """Walk all paths of the main program or of one global subprog alone (kernel:
+        do_check_common)."""
+        env = self.env
+        env.cur = VerifierState(
+            [FuncState(0, number, -1, self._entry(number), {})], sleepable=sleepable
+        )
+        env.prev_insn = -1
+        self._saved.clear()
+        self._visits.clear()
+        self._last_line = None
+        self._after_branch = False
         env.log.touch_all()
+        self._walk(env.cfg.starts[number])
+        if not env.log.verbose:
+            env.log.truncate(0)
+
+    def _walk(self, idx: int) -> None:
+        """Walk from slot *idx* until no path is left."""
+        env = self.env
+        env.cur.first_insn = idx
         steps = self.steps
         prune, jump_points, log = env.cfg.prune, env.cfg.jump, env.log
         seen, first_seen = env.seen, env.first_seen
         rows = env.cfg.rows
-        idx = 0
         while True:
             self.processed += 1
             if self.processed > MAX_PROCESSED:
@@ -472,6 +524,8 @@ def _compile(env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
         case Kind.MAY_GOTO:
             return compile_may_goto(env, idx, jump_to(idx, insn, row))
         case Kind.CALL:
+            if row.op is CallKind.LOCAL:
+                return compile_local_call(env, idx, jump_to(idx, insn, row))
             return compile_call(env, idx, insn, row)
         case Kind.EXIT:
             return compile_exit(env, idx)

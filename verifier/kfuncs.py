@@ -12,7 +12,7 @@ from bpfvm.bits import s64
 from bpfvm.errors import InternalError
 from bpfvm.insn import Insn
 from bpfvm.maps.base import MapFlags
-from bpfvm.proto import ArgType, KfuncFlags, RetType
+from bpfvm.proto import ArgType, RetType
 from verifier.bounds import ZERO
 from verifier.callkit import (
     check_memory,
@@ -21,6 +21,7 @@ from verifier.callkit import (
     clear_caller_saved,
     note_call,
 )
+from verifier.effects import needs_sleep
 from verifier.env import Env, Step
 from verifier.memory import check_region
 from verifier.reasons import Reason, Reject
@@ -30,7 +31,6 @@ from verifier.state import UNKNOWN_REG, FuncState, RegState, RegType
 __all__ = ["compile_kfunc"]
 
 _SCALAR, _MAP_VALUE = RegType.SCALAR, RegType.MAP_VALUE
-_ARENA_FLAGS = KfuncFlags.ARENA_RET | KfuncFlags.ARENA_ARG2
 
 
 def compile_kfunc(env: Env, idx: int, insn: Insn) -> Step:
@@ -44,9 +44,7 @@ def compile_kfunc(env: Env, idx: int, insn: Insn) -> Step:
         raise Reject(Reason.NOT_SUPPORTED, what="kfuncs of modules")
     if proto.prog_types is not None and env.program.prog_type not in proto.prog_types:
         raise Reject(Reason.KFUNC_NOT_ALLOWED, name=name)
-    sleeps = proto.might_sleep or (
-        bool(proto.flags & _ARENA_FLAGS) and not env.rules.arena_kfuncs_any_context
-    )
+    sleeps = needs_sleep(proto, env.rules)
 
     def step(env: Env, frame: FuncState) -> int:
         context = sleep_context(env)

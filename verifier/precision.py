@@ -115,7 +115,20 @@ def mark_wanted(env: Env, start: VerifierState, wanted: Wanted, *, skip_first: b
             return changed
         later, last = state.first_insn, parent.last_insn
         state, history = parent, parent.history
-    return mark_all_precise(start) or changed if wanted else changed
+    if not wanted or _is_promised(state, wanted):
+        return changed
+    return mark_all_precise(start) or changed
+
+
+def _is_promised(first: VerifierState, wanted: Wanted) -> bool:
+    """Say whether only arguments of a global subprog are left at its start: any will do."""
+    frame = first.frames[0]
+    return bool(
+        frame.subprog
+        and len(wanted.regs) == 1
+        and not wanted.slots[0]
+        and not wanted.regs[0] & ~_ARGS
+    )
 
 
 def _mark_state(state: VerifierState, wanted: Wanted) -> bool:
@@ -166,7 +179,10 @@ def mark_all_precise(start: VerifierState) -> bool:
 def _trace(env: Env, history: History | None, wanted: Wanted) -> bool:
     """Follow *wanted* back through *history*; return True when nothing is left to trace."""
     if not env.trails:
-        env.trails = [_trail(insn, row) for insn, row in zip(env.insns, env.cfg.rows, strict=True)]
+        env.trails = [
+            _trail(insn, row, walked=not env.is_global_call(idx))
+            for idx, (insn, row) in enumerate(zip(env.insns, env.cfg.rows, strict=True))
+        ]
     trails, rows, verbose = env.trails, env.cfg.rows, env.log.verbose
     top, rest = wanted.regs[-1], wanted.below()
     while history is not None:
@@ -185,7 +201,7 @@ def _trace(env: Env, history: History | None, wanted: Wanted) -> bool:
             if row is None:
                 raise _GiveUpError
             _join_linked(wanted, linked)
-            _back(env.insns[idx], row, access, wanted)
+            _back(env, idx, row, access, wanted)
             _join_linked(wanted, linked)
             top, rest = wanted.regs[-1], wanted.below()
         elif top & test:
@@ -203,9 +219,10 @@ def _trace(env: Env, history: History | None, wanted: Wanted) -> bool:
 _PLAIN, _CAREFUL, _ALWAYS = 0, 1, 2
 
 
-def _trail(insn: Insn, row: InsnDef | None) -> Trail:
+def _trail(insn: Insn, row: InsnDef | None, *, walked: bool) -> Trail:
     """Return (test, clear, gain, how) of an insn: a wanted register in *test* goes back to what
-    is left without *clear*, and *gain*. The same as `_back`, made once for each insn."""
+    is left without *clear*, and *gain*. The same as `_back`, made once for each insn. *walked*: a
+    local call's callee is part of the path."""
     dst, src = 1 << insn.dst, 1 << insn.src
     if row is None:
         return -1, 0, 0, _ALWAYS
@@ -224,7 +241,7 @@ def _trail(insn: Insn, row: InsnDef | None) -> Trail:
             return both, 0, both, _PLAIN
         case Kind.ST | Kind.STX | Kind.STORE_REL:
             return dst, 0, 0, _CAREFUL
-        case Kind.CALL if row.op is CallKind.LOCAL:
+        case Kind.CALL if row.op is CallKind.LOCAL and walked:
             return -1, 0, 0, _ALWAYS
         case Kind.CALL | Kind.CALLX:
             return 0b111111, 0, 0, _CAREFUL
@@ -254,8 +271,9 @@ def _join_linked(wanted: Wanted, linked: tuple[LinkedReg, ...]) -> None:
             wanted.slots[frameno].add(at)
 
 
-def _back(insn: Insn, row: InsnDef, access: tuple[int, int] | None, wanted: Wanted) -> None:
-    """Replace in *wanted* what *insn* made by what it made it from (kernel: backtrack_insn)."""
+def _back(env: Env, idx: int, row: InsnDef, access: tuple[int, int] | None, wanted: Wanted) -> None:
+    """Replace in *wanted* what insn *idx* made by what it made it from (kernel: backtrack_insn)."""
+    insn = env.insns[idx]
     regs = wanted.regs
     dst, src = 1 << insn.dst, 1 << insn.src
     match row.kind:
@@ -289,7 +307,7 @@ def _back(insn: Insn, row: InsnDef, access: tuple[int, int] | None, wanted: Want
             both = dst | (src if row.is_reg else 0)
             if regs[-1] & both:
                 regs[-1] |= both
-        case Kind.CALL if row.op is CallKind.LOCAL:
+        case Kind.CALL if row.op is CallKind.LOCAL and not env.is_global_call(idx):
             _leave_callee(wanted)
         case Kind.CALL | Kind.CALLX:
             regs[-1] &= ~1

@@ -234,6 +234,61 @@ class Reason(Enum):
     STR_NOT_CONST = (EACCES, "R{reg} is not a constant address'")
     STR_NOT_TERMINATED = (EINVAL, "string is not zero-terminated")
 
+    # subprogs
+    GLOBAL_IN_LOCK = (
+        EINVAL,
+        "global function calls are not allowed while holding a lock,\nuse static function instead",
+    )
+    GLOBAL_SLEEPS = (
+        EINVAL,
+        "global functions that may sleep are not allowed in non-sleepable context,\n"
+        "i.e., in a RCU/IRQ/preempt-disabled section, or in\n"
+        "a non-sleepable BPF program context.",
+    )
+    GLOBAL_SLEEPS_IN = (EINVAL, "sleepable global function {name}() called in {context}")
+    CALLER_ARGS = (EINVAL, "Caller passes invalid args into func#{func} ('{name}')")
+    CALLER_ARGS_ACCESS = (EACCES, "Caller passes invalid args into func#{func} ('{name}')")
+    CALLER_ARGS_UNSUPPORTED = (EOPNOTSUPP, "Caller passes invalid args into func#{func} ('{name}')")
+    GLOBAL_TOO_MANY = (
+        EINVAL,
+        "Global function {name}() with {count} > {limit} args. Buggy compiler.",
+    )
+    GLOBAL_RESULT = (
+        EINVAL,
+        "Global function {name}() doesn't return scalar. Only those are supported.",
+    )
+    GLOBAL_RESULT_OR_VOID = (
+        EOPNOTSUPP,
+        "Global function {name}() return value not void or scalar. Only those are supported.",
+    )
+    ARG_TAG_UNKNOWN = (EOPNOTSUPP, "arg#{arg} has unsupported set of tags")
+    ARG_TAGS = (EINVAL, "arg#{arg} has invalid combination of tags")
+    ARG_TAG_NO_POINTER = (EINVAL, "arg#{arg} has pointer tag, but is not a pointer type")
+    ARG_ARENA_TAGS = (EINVAL, "arg#{arg} arena cannot be combined with any other tags")
+    ARG_UNTRUSTED_TAGS = (EINVAL, "arg#{arg} untrusted cannot be combined with any other tags")
+    ARG_UNTRUSTED_KIND = (
+        EINVAL,
+        "arg#{arg} has type {kind} '{type}', but only struct or primitive types are allowed",
+    )
+    ARG_KIND = (EINVAL, "Arg#{arg} type {kind} in {name}() is not supported yet.")
+    ARG_NO_SIZE = (
+        EINVAL,
+        "arg#{arg} reference type('{kind} {type}') size cannot be determined: -22",
+    )
+    ARG_CTX_NAMELESS = (EINVAL, "arg#{arg} type doesn't have a name")
+    ARG_CTX_VOID = (EINVAL, "arg#{arg} should be void pointer")
+    ARG_CTX_STRUCT = (EINVAL, "arg#{arg} should be `struct {type} *`")
+    ARG_NOT_CTX = (EINVAL, "{arg} expects pointer to ctx")
+    ARG_NOT_ARENA = (EINVAL, "R{reg} is not a pointer to arena or scalar.")
+    ARG_NULL = (EINVAL, "{arg} is expected to be non-NULL")
+    ARG_PACKET = (EINVAL, "R{reg} is a packet pointer, but func#{func} may change packet data")
+    ARG_MEM = (EINVAL, "{text}")
+    ARG_STRUCT = (EACCES, "R{reg} is of type {type} but {expected} is expected")
+    SUBPROG_RESULT = (
+        EINVAL,
+        "At subprogram exit the register R{reg} is not a scalar value ({type})",
+    )
+
     # limits
     TOO_LARGE = (E2BIG, "BPF program is too large. Processed {count} insn")
     TOO_COMPLEX = (EFAULT, "The sequence of {count} jumps is too complex.")
@@ -268,5 +323,5 @@ class Reject(Exception):
     ) -> None:
         self.reason = reason
         self.message = reason.template.format(**values)
-        self.lines = (*before, self.message, *after)
+        self.lines = (*before, *self.message.split("\n"), *after)
         super().__init__(self.message)

@@ -76,7 +76,17 @@ def test_a_function_has_params_with_tags_and_sizes() -> None:
     assert btf.func_linkage(found) is Linkage.GLOBAL
     params, ret = btf.signature(found)
     assert params == (
-        Param("p", "struct pair *", 8, True, frozenset({"arg:arena"}), 24),
+        Param(
+            "p",
+            "struct pair *",
+            8,
+            True,
+            frozenset({"arg:arena"}),
+            24,
+            kind="PTR",
+            pointee_kind="STRUCT",
+            pointee_name="pair",
+        ),
         Param("n", "unsigned int", 4),
     )
     assert ret == Param("", "unsigned int", 4)

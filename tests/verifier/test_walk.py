@@ -15,7 +15,6 @@ from walk_kit import build, check
 import verifier
 from bpfvm.insn import Insn
 from bpfvm.memory import RegionKind
-from bpfvm.program import Linkage, Subprog
 from bpfvm.rules import KernelRules
 from bpfvm.vm import MAP_TYPES, REGISTRY
 from bpfvm.xlated import Verdict
@@ -321,17 +320,6 @@ def test_frames(kernel: str, frames: int) -> None:
     assert check(nested(frames), kernel=kernel).ok
     verdict = check(nested(frames + 1), kernel=kernel)
     assert verdict.last == f"the call stack of {frames + 1} frames is too deep"
-
-
-def test_global_subprogs_are_not_supported_yet() -> None:
-    text = "call f\nexit\nf:\nr0 = 0\nexit"
-    subprogs = (Subprog(0, 2, "main"), Subprog(2, 4, "f", Linkage.GLOBAL))
-    verdict = check(text, subprogs=subprogs)
-    assert (verdict.errno, verdict.last, verdict.reason) == (
-        95,
-        "not supported yet: global subprogram f",
-        "not_supported",
-    )
 
 
 def test_a_callee_reaches_its_callers_stack_only_through_pointers() -> None:

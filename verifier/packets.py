@@ -1,0 +1,19 @@
+"""What becomes of packet pointers when the packet may have moved."""
+
+from __future__ import annotations
+
+from verifier.branches import replace_regs
+from verifier.state import UNKNOWN_REG, Base, RegState, VerifierState
+
+__all__ = ["forget_packets"]
+
+_PACKETS = frozenset({Base.PACKET, Base.PACKET_META, Base.PACKET_END})
+
+
+def forget_packets(state: VerifierState) -> None:
+    """Make every packet pointer a scalar (kernel: clear_all_pkt_pointers)."""
+
+    def change(reg: RegState) -> RegState | None:
+        return UNKNOWN_REG if reg.type.base in _PACKETS else None
+
+    replace_regs(state, change)

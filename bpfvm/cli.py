@@ -79,6 +79,14 @@ def _prog_option() -> click.Option:
     )
 
 
+def _unpriv_option() -> click.Option:
+    return click.Option(
+        ["--unpriv"],
+        is_flag=True,
+        help="Verify as for a user without any capability (CAP_BPF, CAP_PERFMON, ...).",
+    )
+
+
 def _add(
     name: str,
     target: tuple[str, str],
@@ -139,6 +147,7 @@ _add(
             type=click.IntRange(min=1),
             help="Insns an unverified run may execute. Default: 10000000.",
         ),
+        _unpriv_option(),
     ],
     "Verify and run programs.",
     """Verify and run the programs of FILE, in file order, on the same maps and arena.
@@ -175,6 +184,7 @@ _add(
             show_default=True,
             help="The kernel whose rules and words apply.",
         ),
+        _unpriv_option(),
     ],
     "Say whether programs verify, with the log.",
     """Say whether the programs of FILE verify, in the kernel's words.
@@ -184,6 +194,7 @@ _add(
     """
     bpfvm verify examples/rejected.bpf.o
     bpfvm verify prog.s --log-level 2 --kernel 6.18
+    bpfvm verify filter.bpf.o --unpriv
     """,
 )
 
@@ -306,11 +317,11 @@ _add(
 
     A bad request gets an answer too and never ends the loop. Keys of a request: name, prog_type,
     flags, license, expected_attach_type, log_level, insns or asm, fixups, funcs, maps, run, dump,
-    info, engine, verify, kernel, budget. ARCHITECTURE.md says more.
+    info, engine, verify, kernel, unpriv or caps, budget. ARCHITECTURE.md says more.
     """,
     """
     echo '{"insns": "b7000000070000009500000000000000", "run": {}}' | bpfvm json
-    echo '{"asm": "r0 = 7; exit", "engine": "interp", "run": {}}' | bpfvm json
+    echo '{"asm": "r0 = 7\\nexit", "engine": "interp", "run": {}}' | bpfvm json
     """,
 )
 

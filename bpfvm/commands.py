@@ -26,12 +26,15 @@ def run(
     data: str | None,
     unverified: bool,
     budget: int | None,
+    unpriv: bool,
 ) -> int:
     """`bpfvm run`: run programs and print what they return and write."""
     if budget is not None and not unverified:
         raise BpfError("--budget needs --unverified: a verified program has no budget")
     ctx_bytes = None if ctx is None else _hex(ctx, "--ctx")
     packet = None if data is None else _read(data)
+    if unpriv and unverified:
+        raise BpfError("--unpriv is for the verifier: it says nothing to --unverified")
     obj = open_object(file, live=True)
     report = Report(file)
     progs = report.choose(obj, prog)
@@ -48,6 +51,7 @@ def run(
                 data=packet if takes_packet else None,
                 verify=not unverified,
                 budget=budget,
+                unpriv=unpriv,
                 setup=runs.append,
             )
         except Rejected as error:
@@ -99,13 +103,13 @@ def _complaint(verdict: Verdict) -> str:
     return f"{verdict.last} ({errno_name(verdict.errno)}, {verdict.reason})"
 
 
-def verify(file: str, prog: str | None, log_level: str, kernel: str) -> int:
+def verify(file: str, prog: str | None, log_level: str, kernel: str, unpriv: bool) -> int:
     """`bpfvm verify`: print each program's log and verdict."""
     obj = open_object(file, live=True)
     report = Report(file)
     for p in report.choose(obj, prog):
         try:
-            verdict = p.verify(kernel=kernel, log_level=int(log_level))
+            verdict = p.verify(kernel=kernel, log_level=int(log_level), unpriv=unpriv)
         except BpfError as error:
             report.complain(f"{p.name}: {error}", Exit.BAD_INPUT)
             continue

@@ -176,6 +176,7 @@ class _Work:
                     kernel=self.request.kernel,
                     log_level=self.request.log_level,
                     mem_size=self.mem_size,
+                    privileges=self.request.privileges,
                 )
             else:
                 check_structure(prog.program.insns)
@@ -196,7 +197,10 @@ class _Work:
 
     def info(self, prog: vm.Prog) -> Answer:
         xlated = prog.xlated(
-            verify=self.request.verify, kernel=self.request.kernel, mem_size=self.mem_size
+            verify=self.request.verify,
+            kernel=self.request.kernel,
+            mem_size=self.mem_size,
+            privileges=self.request.privileges,
         )
         info: Answer = {}
         if self.request.xlated:
@@ -222,6 +226,7 @@ class _Work:
                     verify=self.request.verify,
                     budget=self.request.budget,
                     kernel=self.request.kernel,
+                    privileges=self.request.privileges,
                     repeat=spec.repeat,
                     timeout_s=max(0.0, deadline - time.monotonic()),
                     setup=runs.append,

@@ -15,6 +15,7 @@ from bpfvm.bits import U32_MAX, U64_MAX
 from bpfvm.context import PROG_TYPES, prog_type_by_number
 from bpfvm.errors import BpfError
 from bpfvm.maps.base import MapFlags, MapType
+from bpfvm.privileges import PRIVILEGED, UNPRIVILEGED, Privileges
 from bpfvm.program import Linkage, MapDef, Param
 from bpfvm.rules import KERNELS, NEWEST
 from bpfvm.signature import PARAM_WORDS, RESULT_WORDS, param_of, result_of
@@ -135,6 +136,7 @@ class Request:
     verify: bool = True
     kernel: str = NEWEST
     budget: int | None = None
+    privileges: Privileges = PRIVILEGED
 
 
 class _Reader:
@@ -299,10 +301,25 @@ def read_request(value: object) -> Request:
         verify=reader.flag("verify", prog_type != MEM),
         kernel=reader.choice("kernel", KERNELS, NEWEST),
         budget=reader.number("budget", 0, low=1, high=U64_MAX) or None,
+        privileges=_privileges(reader),
     )
     info.done()
     reader.done()
     return request
+
+
+def _privileges(reader: _Reader) -> Privileges:
+    """Return what "unpriv" or "caps" say; with neither the user is root."""
+    unpriv = reader.flag("unpriv", False)
+    if reader.left.get("caps") is None:
+        return UNPRIVILEGED if unpriv else PRIVILEGED
+    if unpriv:
+        raise reader.fail("caps", "there is unpriv too: give one of the two")
+    names = [reader.as_text("caps", name) for _, name in reader.items("caps")]
+    try:
+        return Privileges.named(names)
+    except BpfError as error:
+        raise reader.fail("caps", str(error)) from None
 
 
 #: Other names of program types.

@@ -28,6 +28,7 @@ from bpfvm.maps.array import ArrayMap
 from bpfvm.maps.base import Map, MapType, MapTypes
 from bpfvm.maps.hash import HashMap
 from bpfvm.memory import AddressSpace
+from bpfvm.privileges import PRIVILEGED, UNPRIVILEGED, Privileges
 from bpfvm.program import MapFacts, ObjectFile, Program
 from bpfvm.proto import Registry
 from bpfvm.rules import NEWEST, KernelRules
@@ -111,8 +112,8 @@ class Prog:
     def __init__(self, owner: Object, program: Program) -> None:
         self.owner = owner
         self.program = program
-        self._verdicts: dict[tuple[str, int, int | None], Verdict] = {}
-        self._linked: dict[tuple[str, str | None, int], Executable] = {}
+        self._verdicts: dict[tuple[str, int, int | None, Privileges], Verdict] = {}
+        self._linked: dict[tuple[str, str | None, int, Privileges], Executable] = {}
 
     def __repr__(self) -> str:
         return f"<Prog {self.name} ({self.program.prog_type})>"
@@ -122,17 +123,27 @@ class Prog:
         """The program's name."""
         return self.program.name
 
-    def verify(self, *, kernel: str = NEWEST, log_level: int = 1, mem_size: int = 0) -> Verdict:
+    def verify(
+        self,
+        *,
+        kernel: str = NEWEST,
+        log_level: int = 1,
+        mem_size: int = 0,
+        unpriv: bool = False,
+        privileges: Privileges | None = None,
+    ) -> Verdict:
         """Return the verifier's verdict under the rules of *kernel* ("7.3" or "6.18").
 
         A rejection is a value (`.ok` False with `.errno`, `.last`, `.reason`), not an exception.
         *mem_size* is what a program of type "mem" is promised: bytes of memory behind r1.
+        *unpriv* verifies for a user without capabilities, *privileges* for one with some of them.
 
         Raises:
             BpfError: unknown kernel, or the object's maps can't be created.
         """
         size = mem_size if self.program.prog_type == testrun.MEM else None
-        key = (kernel, log_level, size)
+        privs = _privileges(unpriv, privileges)
+        key = (kernel, log_level, size, privs)
         if key not in self._verdicts:
             self._verdicts[key] = verifier.verify(
                 self.program,
@@ -142,10 +153,19 @@ class Prog:
                 rules=KernelRules.of(kernel),
                 log_level=log_level,
                 mem_size=size,
+                privileges=privs,
             )
         return self._verdicts[key]
 
-    def xlated(self, *, verify: bool = True, kernel: str = NEWEST, mem_size: int = 0) -> Xlated:
+    def xlated(
+        self,
+        *,
+        verify: bool = True,
+        kernel: str = NEWEST,
+        mem_size: int = 0,
+        unpriv: bool = False,
+        privileges: Privileges | None = None,
+    ) -> Xlated:
         """Return the insns as engines run them.
 
         Raises:
@@ -153,7 +173,9 @@ class Prog:
         """
         if not verify:
             return unverified(self.program)
-        verdict = self.verify(kernel=kernel, mem_size=mem_size)
+        verdict = self.verify(
+            kernel=kernel, mem_size=mem_size, unpriv=unpriv, privileges=privileges
+        )
         if verdict.xlated is None:
             raise Rejected(self.name, verdict)
         return verdict.xlated
@@ -167,6 +189,8 @@ class Prog:
         verify: bool = True,
         budget: int | None = None,
         kernel: str = NEWEST,
+        unpriv: bool = False,
+        privileges: Privileges | None = None,
         repeat: int = 1,
         timeout_s: float | None = None,
         setup: Callable[[RunContext], None] | None = None,
@@ -180,6 +204,7 @@ class Prog:
             verify: False runs it in the sandbox: nothing is proven, every access is checked.
             budget: insns the sandbox may execute, `SANDBOX_BUDGET` unless given.
             kernel: the rules to verify by.
+            unpriv, privileges: whom to verify for, as with `verify`.
             repeat: how often; the result is the last run's, duration_ns the mean.
             timeout_s: no further repetition starts after this many seconds.
             setup: given the run before it starts, to choose its clock, random numbers or
@@ -192,8 +217,9 @@ class Prog:
         """
         rules = KernelRules.of(kernel)
         mem_size = len(data or b"") if verify and self.program.prog_type == testrun.MEM else 0
-        xlated = self.xlated(verify=verify, kernel=kernel, mem_size=mem_size)
-        executable = self._link((engine, kernel if verify else None, mem_size), xlated)
+        privs = _privileges(unpriv, privileges)
+        xlated = self.xlated(verify=verify, kernel=kernel, mem_size=mem_size, privileges=privs)
+        executable = self._link((engine, kernel if verify else None, mem_size, privs), xlated)
         if not verify and budget is None:
             budget = SANDBOX_BUDGET
         with testrun.prepare(self.owner.machine, xlated, ctx=ctx, data=data) as test:
@@ -225,11 +251,17 @@ class Prog:
                 tuple(test.run.faults),
             )
 
-    def _link(self, key: tuple[str, str | None, int], xlated: Xlated) -> Executable:
+    def _link(self, key: tuple[str, str | None, int, Privileges], xlated: Xlated) -> Executable:
         with self.owner.lock:
             if key not in self._linked:
                 self._linked[key] = _engine(key[0]).link(xlated, self.owner.machine)
             return self._linked[key]
+
+
+def _privileges(unpriv: bool, given: Privileges | None) -> Privileges:
+    if given is not None:
+        return given
+    return UNPRIVILEGED if unpriv else PRIVILEGED
 
 
 class _MapsByName(Mapping[str, Map]):

@@ -6,12 +6,13 @@ import time
 from collections.abc import Mapping, Sequence
 
 from bpfvm.context import PROG_TYPES, ProgType, Sleepable
-from bpfvm.insn import MAX_INSNS
 from bpfvm.maps.base import MapTypes
+from bpfvm.privileges import PRIVILEGED, Privileges
 from bpfvm.program import MapFacts, Program
 from bpfvm.proto import Registry
 from bpfvm.rules import KernelRules
 from bpfvm.xlated import Stats, Verdict
+from verifier import privs
 from verifier.cfg import check_program
 from verifier.collector import rare_collections
 from verifier.depth import check_stack_depth
@@ -34,9 +35,10 @@ def verify(
     rules: KernelRules,
     log_level: int = 1,
     mem_size: int | None = None,
+    privileges: Privileges = PRIVILEGED,
 ) -> Verdict:
-    """Verify *program* as a kernel with *rules* would for root; `facts[i]` is of
-    `program.maps[i]`.
+    """Verify *program* as a kernel with *rules* would for a user with *privileges*; `facts[i]` is
+    of `program.maps[i]`.
 
     A program the kernel may accept but this verifier can't follow yet is rejected with a last
     line `not supported yet: ...`. *log_level* has the kernel's bits: 1 the failing path, 2 all,
@@ -46,7 +48,7 @@ def verify(
     prog_type = prog_types.get(program.prog_type)
     if mem_size is not None and prog_type is None:
         prog_type = ProgType(program.prog_type, 0, (), Sleepable.MAY)
-    refused = _check_attributes(program, prog_type)
+    refused = _check_attributes(program, prog_type, privileges)
     if refused is not None or prog_type is None:
         refused = refused or Reject(Reason.BAD_PROG_TYPE, name=program.prog_type)
         return Verdict(
@@ -57,7 +59,9 @@ def verify(
             refused.reason.slug,
         )
     started = time.perf_counter_ns()
-    env = Env(program, facts, registry, map_types, prog_type, rules, log_level, mem_size)
+    env = Env(
+        program, facts, registry, map_types, prog_type, rules, log_level, mem_size, privileges
+    )
     walk: Walk | None = None
     try:
         with rare_collections():
@@ -76,13 +80,13 @@ def verify(
     return Verdict(True, log=_finished(env, stats, started), stats=stats, xlated=xlate(env))
 
 
-def _check_attributes(program: Program, prog_type: ProgType | None) -> Reject | None:
-    count = len(program.insns)
-    if not 0 < count <= MAX_INSNS:
-        return Reject(Reason.BAD_INSN_COUNT, count=count, limit=MAX_INSNS)
-    if prog_type is None:
+def _check_attributes(
+    program: Program, prog_type: ProgType | None, privileges: Privileges
+) -> Reject | None:
+    refused = privs.check_attributes(privileges, program.prog_type, len(program.insns))
+    if refused is None and prog_type is None:
         return Reject(Reason.BAD_PROG_TYPE, name=program.prog_type)
-    return None
+    return refused
 
 
 def _log_head(env: Env) -> None:

@@ -14,6 +14,7 @@ from bpfvm.disasm import Names, insn_text
 from bpfvm.isa import CallKind, InsnDef
 from bpfvm.maps.base import MapTypes
 from bpfvm.memory import RegionKind
+from bpfvm.privileges import PRIVILEGED, Privileges
 from bpfvm.program import Linkage, MapFacts, Program, Subprog
 from bpfvm.proto import FuncProto, Registry
 from bpfvm.rules import KernelRules
@@ -69,12 +70,14 @@ class Env:
         rules: KernelRules,
         log_level: int,
         mem_size: int | None = None,
+        privileges: Privileges = PRIVILEGED,
     ) -> None:
         self.program, self.facts, self.registry = program, facts, registry
         self.map_types, self.prog_type, self.rules = map_types, prog_type, rules
         self.domain = domain_of(rules)
         self.insns = program.insns
         self.mem_size = mem_size
+        self.privs = privileges
         self.printer = RegPrinter(facts, offsets_apart=not rules.pointer_off_in_range)
         self.log = Log(log_level, self.printer, self.insn_text)
         #: What BTF tells of the subprogs, by first slot.

@@ -6,6 +6,7 @@ Rules: Linux 6.18 (process_bpf_exit_full, prepare_func_exit, check_return_code).
 from __future__ import annotations
 
 from verifier.env import PATH_END, Env, Step
+from verifier.privs import check_return
 from verifier.reasons import Reason, Reject
 from verifier.state import FuncState, RegType, VerifierState
 from verifier.transfer import readable
@@ -23,7 +24,7 @@ def compile_exit(_env: Env, _idx: int) -> Step:
         if frame.subprog:
             _check_subprog_result(env, frame)
         else:
-            readable(frame, 0)
+            check_return(env, 0, readable(frame, 0))
         return PATH_END
 
     return step

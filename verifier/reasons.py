@@ -26,6 +26,7 @@ class Reason(Enum):
     # before the walk
     BAD_INSN_COUNT = (E2BIG, "program has {count} insns, more than {limit}")
     BAD_PROG_TYPE = (EINVAL, "unknown program type {name}")
+    PROG_TYPE_PERM = (EPERM, "a program of type {name} needs {capability}")
     CALL_DESTINATION = (EINVAL, "call to invalid destination")
     TOO_MANY_SUBPROGS = (E2BIG, "too many subprograms")
     KFUNC_NOT_GPL = (EINVAL, "cannot call kernel function from non-GPL compatible program")
@@ -118,6 +119,9 @@ class Reason(Enum):
     )
     PTR_OUT_OF_BOUNDS = (EINVAL, "value {value} makes {type} pointer be out of bounds")
     ARENA_ALU64_MIX = (EINVAL, "same insn cannot be used with and without arena pointer")
+
+    # what only the privileged may do
+    LEAK_RETURN = (EACCES, "R{reg} leaks addr as return value")
 
     # memory
     INVALID_MEM = (EACCES, "R{reg} invalid mem access '{type}'")

@@ -317,6 +317,21 @@ def test_log_levels(bpfvm_cli: Bpfvm, source: Callable[[str], Path]) -> None:
     assert bpfvm_cli("verify", source(ADD), "--log-level", "0").out == "main: accepted\n"
 
 
+def test_unpriv_is_for_a_user_without_capabilities(
+    bpfvm_cli: Bpfvm, source: Callable[[str], Path]
+) -> None:
+    path = source(".prog main type=socket_filter\nr0 = r1\nexit\n")
+    assert bpfvm_cli("verify", path).code == 0
+    done = bpfvm_cli("verify", path, "--unpriv")
+    assert done.code == 1
+    assert done.out.endswith(
+        "main: rejected: R0 leaks addr as return value (EACCES, leak_return)\n"
+    )
+    assert bpfvm_cli("run", path).code == 0
+    assert "R0 leaks addr" in bpfvm_cli("run", path, "--unpriv").err
+    assert bpfvm_cli("run", path, "--unpriv", "--unverified").code == 2
+
+
 def test_verify_knows_the_kernels(
     bpfvm_cli: Bpfvm, source: Callable[[str], Path], examples_dir: Path
 ) -> None:

@@ -539,3 +539,48 @@ def test_answers_agree_with_the_kernel(
         for key in ("ok", "retval", "retvals", "times", "data_out", "ctx"):
             assert ours["run"][key] == kernel["run"][key]
     assert ours.get("dump") == kernel.get("dump")
+
+
+# -- privileges ---------------------------------------------------------------------------------
+
+_LEAK = "r0 = r10\nexit"
+
+
+@pytest.mark.parametrize(
+    ("whom", "last"),
+    [
+        ({}, ""),
+        ({"unpriv": False}, ""),
+        ({"unpriv": True}, "R0 leaks addr"),
+        ({"caps": []}, "R0 leaks addr"),
+        ({"caps": ["CAP_BPF"]}, "R0 leaks addr"),
+        ({"caps": ["bpf", "38"]}, ""),
+        ({"caps": ["CAP_SYS_ADMIN"]}, ""),
+    ],
+)
+def test_privileges(whom: dict[str, object], last: str) -> None:
+    load = ask(asm=_LEAK, **whom)["load"]
+    assert load["ok"] == (not last)
+    assert last in load["last"]
+
+
+def test_privileges_hold_for_runs_too() -> None:
+    answer = ask(asm=_LEAK, unpriv=True, run={})
+    assert answer["stage"] == "load"
+    assert "run" not in answer
+
+
+@pytest.mark.parametrize(
+    ("whom", "place"),
+    [
+        ({"unpriv": 1}, "unpriv"),
+        ({"caps": "CAP_BPF"}, "caps"),
+        ({"caps": ["CAP_CHOWN"]}, "CAP_CHOWN"),
+        ({"caps": [39]}, "caps"),
+        ({"unpriv": True, "caps": ["CAP_BPF"]}, "caps"),
+    ],
+)
+def test_bad_privileges(whom: dict[str, object], place: str) -> None:
+    answer = ask(asm=_LEAK, **whom)
+    assert answer["stage"] == "request"
+    assert place in answer["error"]

@@ -1,0 +1,132 @@
+"""Arguments of helper calls against their prototypes.
+
+Rules: Linux 6.18 (check_func_arg, check_reg_type). Nothing here knows a helper by name.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from bpfvm.bits import s64
+from bpfvm.errors import InternalError
+from bpfvm.proto import ArgType, FuncProto
+from verifier.callkit import check_memory, check_size, check_unmoved
+from verifier.env import Env
+from verifier.memory import check_ctx_pointer
+from verifier.precision import mark_slot
+from verifier.reasons import Reason, Reject
+from verifier.state import FuncState, RegState, RegType
+from verifier.transfer import readable
+
+__all__ = ["Call", "check_arg"]
+
+_SCALAR, _STACK = RegType.SCALAR, RegType.STACK
+_PACKETS = (RegType.PACKET, RegType.PACKET_META)
+
+_MEMORY = (
+    RegType.STACK,
+    RegType.PACKET,
+    RegType.PACKET_META,
+    RegType.MAP_VALUE,
+    RegType.MEM,
+)
+_MEMORY_WORDS = "fp, pkt, pkt_meta, map_key, map_value, mem, ringbuf_mem, buf, trusted_ptr_"
+
+#: Per kind of argument: register types it takes, and how a complaint lists them.
+_ACCEPTED: dict[ArgType, tuple[tuple[RegType, ...], str]] = {
+    ArgType.CONST_MAP_PTR: ((RegType.MAP_PTR,), "map_ptr"),
+    ArgType.MAP_KEY: (_MEMORY, _MEMORY_WORDS),
+    ArgType.MAP_VALUE: (_MEMORY, _MEMORY_WORDS),
+    ArgType.UNINIT_MAP_VALUE: (_MEMORY, _MEMORY_WORDS),
+    ArgType.MEM_RDONLY: (_MEMORY, _MEMORY_WORDS),
+    ArgType.UNINIT_MEM: (_MEMORY, _MEMORY_WORDS),
+    ArgType.CONST_SIZE: ((RegType.SCALAR,), "scalar"),
+    ArgType.CONST_SIZE_OR_ZERO: ((RegType.SCALAR,), "scalar"),
+    ArgType.CTX: ((RegType.CTX,), "ctx"),
+    ArgType.SCALAR: ((RegType.SCALAR,), "scalar"),
+}
+
+
+class Call:
+    """What one helper call has shown so far, argument by argument."""
+
+    __slots__ = ("id", "key", "map_index", "name", "proto")
+
+    def __init__(self, proto: FuncProto) -> None:
+        self.proto = proto
+        self.name, self.id = proto.name, proto.helper_id
+        self.map_index: int | None = None
+        self.key: int | None = None  # a map key that is a known constant
+
+
+def check_arg(env: Env, frame: FuncState, call: Call, regno: int, arg: ArgType) -> None:
+    """Check one helper argument (kernel: check_func_arg)."""
+    reg = readable(frame, regno)
+    if arg is ArgType.ANYTHING:
+        return
+    kind = reg.type
+    if kind in _PACKETS and not (call.proto.pkt_access and env.prog_type.packet):
+        raise Reject(Reason.PACKET_ARG)
+    accepted, words = _ACCEPTED.get(arg, ((), ""))
+    if kind not in accepted:
+        raise Reject(Reason.ARG_TYPE, reg=regno, type=kind.label, expected=words)
+    if kind is RegType.CTX:
+        check_ctx_pointer(env, regno, reg, may_move=False)
+    match arg:
+        case ArgType.CONST_MAP_PTR:
+            check_unmoved(reg, regno)
+            call.map_index = reg.arg
+        case ArgType.MAP_KEY:
+            if call.map_index is None:
+                raise Reject(Reason.NO_MAP_FOR_KEY)
+            defn = env.facts[call.map_index].defn
+            check_memory(env, frame, regno, defn.key_size)
+            if env.map_types.traits(defn).constant_key_elision:
+                call.key = _constant_key(env, reg, defn.key_size)
+        case ArgType.MAP_VALUE | ArgType.UNINIT_MAP_VALUE:
+            if call.map_index is None:
+                raise Reject(Reason.NO_MAP_FOR_VALUE)
+            size = env.facts[call.map_index].defn.value_size
+            is_out = arg is ArgType.UNINIT_MAP_VALUE
+            check_memory(env, frame, regno, size, write=is_out, raw=is_out)
+        case ArgType.CONST_SIZE | ArgType.CONST_SIZE_OR_ZERO:
+            check_size(
+                env,
+                frame,
+                regno,
+                write=call.proto.args[regno - 2] is ArgType.UNINIT_MEM,
+                zero_ok=arg is ArgType.CONST_SIZE_OR_ZERO,
+            )
+        case ArgType.MEM_RDONLY | ArgType.UNINIT_MEM | ArgType.CTX | ArgType.SCALAR:
+            pass  # memory is checked with its size, the next argument
+        case (
+            ArgType.KF_MAP
+            | ArgType.KF_IGNORE
+            | ArgType.KF_CONST_STR
+            | ArgType.KF_MEM
+            | ArgType.KF_MEM_SIZE
+        ):
+            raise InternalError(f"{call.name}: a helper with kfunc argument {arg.name}")
+        case _:
+            assert_never(arg)
+
+
+def _constant_key(env: Env, reg: RegState, size: int) -> int | None:
+    """Return the key at stack pointer *reg* where its bytes are a known constant."""
+    if reg.type is not _STACK or reg.scalar.mask:
+        return None
+    owner = env.cur.frames[reg.arg]
+    spi, at = divmod(-(reg.off + s64(reg.scalar.value)) - 1, 8)
+    slot = owner.stack.get(spi)
+    if slot is None or at - size + 1 < 0:
+        return None
+    if slot.types[at - size + 1 : at + 1] == "0" * size:
+        return 0
+    spilled = slot.spilled
+    if spilled is None or spilled.type is not _SCALAR or spilled.scalar.mask:
+        return None
+    spill_size = slot.types.count("r")
+    if at != 7 or spill_size != size:
+        return None
+    mark_slot(env, owner.frameno, spi)
+    return spilled.scalar.value

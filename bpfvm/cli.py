@@ -172,10 +172,12 @@ _add(
         _prog_option(),
         click.Option(
             ["--log-level"],
-            type=click.Choice(["0", "1", "2"]),
-            default="1",
+            metavar="N",
+            type=click.IntRange(0, 7),
+            default=1,
             show_default=True,
-            help="0: the verdict alone; 1: the verifier's log; 2: with every state.",
+            help="A sum of the kernel's bits. 0: the verdict alone; 1: the log; 2: with every path "
+            "and state; 4: time and stack depths.",
         ),
         click.Option(
             ["--kernel"],

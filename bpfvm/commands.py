@@ -103,17 +103,17 @@ def _complaint(verdict: Verdict) -> str:
     return f"{verdict.last} ({errno_name(verdict.errno)}, {verdict.reason})"
 
 
-def verify(file: str, prog: str | None, log_level: str, kernel: str, unpriv: bool) -> int:
+def verify(file: str, prog: str | None, log_level: int, kernel: str, unpriv: bool) -> int:
     """`bpfvm verify`: print each program's log and verdict."""
     obj = open_object(file, live=True)
     report = Report(file)
     for p in report.choose(obj, prog):
         try:
-            verdict = p.verify(kernel=kernel, log_level=int(log_level), unpriv=unpriv)
+            verdict = p.verify(kernel=kernel, log_level=log_level, unpriv=unpriv)
         except BpfError as error:
             report.complain(f"{p.name}: {error}", Exit.BAD_INPUT)
             continue
-        if log_level != "0" and verdict.log:
+        if verdict.log:
             print(verdict.log.rstrip("\n"))
         if verdict.ok:
             print(f"{p.name}: accepted")

@@ -237,6 +237,67 @@ _add(
 )
 
 _add(
+    "test",
+    ("bpfvm.suite", "test"),
+    [
+        click.Argument(["files"], nargs=-1, type=click.Path(), required=True, metavar="FILE..."),
+        click.Option(
+            ["-k", "--prog", "pattern"],
+            metavar="PATTERN",
+            help="Only tests with this name, which may have *, ? and [...].",
+        ),
+        click.Option(
+            ["--kernel"],
+            type=click.Choice(["7.3", "6.18"]),
+            help="The kernel whose rules and words apply. Default: 7.3, or the newest that a "
+            "vector is for.",
+        ),
+        click.Option(
+            ["--engine"],
+            type=click.Choice(["interp", "jit"]),
+            help="Run accepted programs in this engine alone. Default: in both.",
+        ),
+        click.Option(["--no-run"], is_flag=True, help="Only verify."),
+        click.Option(
+            ["--timeout"],
+            metavar="SECONDS",
+            type=click.FloatRange(min=0, min_open=True),
+            default=120,
+            show_default=True,
+            help="How long one test may take, to verify and to run.",
+        ),
+        click.Option(
+            ["-j", "--jobs"],
+            metavar="N",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            help="How many files are judged at the same time.",
+        ),
+        click.Option(["--json", "as_json"], is_flag=True, help="Print the answers as JSON."),
+        click.Option(["-q", "--quiet"], is_flag=True, help="List failures only."),
+    ],
+    "Judge programs by what is expected of them.",
+    """Judge each test in the FILEs by verifier, interpreter and JIT.
+
+    A FILE is a text vector (.data, .s: a program, and sections such as verdict, message and
+    retval; bpfvm/VECTORS.md has the format), an object whose programs have the kernel selftests'
+    annotations (__success, __failure, __msg, __retval, ... as BTF decl tags), or a directory of
+    such files. A test that crashes or takes too long fails, and the others go on. Skipped is a
+    program of which nothing is expected, or that needs what is not there yet. Exit code 1 when a
+    test failed.
+
+    With --json: a list of {object, program, section, verdict, errno, last, retval, expected,
+    outcome: pass, fail or skip, why}.
+    """,
+    """
+    bpfvm test tests/vectors
+    bpfvm test verifier_and.bpf.o -k 'invalid_*' --kernel 6.18
+    bpfvm test -j 4 --no-run --json *.bpf.o > report.json
+    """,
+)
+
+_add(
     "disasm",
     ("bpfvm.commands", "disasm"),
     [_file(), _prog_option()],

@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 from bpfvm import vm
-from bpfvm.console import Report, errno_name, open_object
+from bpfvm.console import Report, open_object
 from bpfvm.context import PROG_TYPES
 from bpfvm.disasm import disassemble
+from bpfvm.errnos import errno_name
 from bpfvm.errors import BpfError, RunFault
 from bpfvm.exits import Exit
 from bpfvm.insn import encode

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 from bpfvm import vm
 from bpfvm.errors import BpfError
 from bpfvm.exits import Exit
 
-__all__ = ["Report", "errno_name", "open_object"]
+__all__ = ["Report", "files_in", "open_object"]
 
 
-#: Where the kernel says it differently than Python, or Python has no name.
-_KERNEL_NAMES = {errno.EOPNOTSUPP: "EOPNOTSUPP", 524: "ENOTSUPP"}
-
-
-def errno_name(number: int) -> str:
-    """Return the name of a positive errno, such as EACCES."""
-    return _KERNEL_NAMES.get(number) or errno.errorcode.get(number, str(number))
+#: What files that hold tests are called.
+TEST_SUFFIXES = (".data", ".s", ".o")
 
 
 def open_object(file: str, *, live: bool = False) -> vm.Object:
@@ -34,6 +30,25 @@ def open_object(file: str, *, live: bool = False) -> vm.Object:
         return obj
     except BpfError as error:
         raise BpfError(_placed(file, str(error))) from None
+
+
+def files_in(paths: Sequence[str]) -> list[str]:
+    """Return *paths* with each directory replaced by the files below it that may hold tests, in
+    the order of their names.
+
+    Raises:
+        BpfError: a directory has none.
+    """
+    found: list[str] = []
+    for path in paths:
+        if not Path(path).is_dir():
+            found.append(path)
+            continue
+        inside = sorted(str(p) for p in Path(path).rglob("*") if p.suffix in TEST_SUFFIXES)
+        if not inside:
+            raise BpfError(f"{path}: no files that hold tests ({', '.join(TEST_SUFFIXES)})")
+        found += inside
+    return found
 
 
 def _placed(file: str, message: str) -> str:

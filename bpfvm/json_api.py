@@ -18,6 +18,7 @@ from typing import BinaryIO
 from bpfvm import vm
 from bpfvm.bits import s32, u32
 from bpfvm.context import PROG_TYPES
+from bpfvm.errnos import ENOTSUPP
 from bpfvm.errors import BpfError, MapError, RunFault, RunRefused, bug_report
 from bpfvm.exits import Exit
 from bpfvm.flow import check_structure, find_subprogs
@@ -44,8 +45,6 @@ from bpfvm.xlated import Verdict
 __all__ = ["answer", "answer_line", "serve"]
 
 Answer = dict[str, object]
-
-_ENOTSUPP = 524  # the kernel's own; Python's errno has no name for it
 
 
 def serve(stdin: BinaryIO | None = None) -> int:
@@ -278,7 +277,7 @@ class _Work:
 def _check_mmap(defn: MapDef) -> None:
     """Refuse what mmap(2) of a map refuses."""
     if defn.map_type not in (MapType.ARENA, MapType.ARRAY):
-        raise MapError(f"map {defn.name}: this type of map can't be mapped", _ENOTSUPP)
+        raise MapError(f"map {defn.name}: this type of map can't be mapped", ENOTSUPP)
     if not defn.flags & MapFlags.MMAPABLE:
         raise MapError(f"map {defn.name}: mapping it needs the flag mmapable", errno.EINVAL)
 

@@ -4,7 +4,8 @@ What a file holds is told by its content first, then by the end of its name:
 
 - bytes that begin with the ELF magic: an object of clang's, whatever its name;
 - `.c`: C source, compiled first (`bpfvm.compile`);
-- `.s`, `.S`, `.asm`: assembly text (`bpfvm.asm`);
+- `.s`, `.S`, `.asm`: assembly text (`bpfvm.asm`), perhaps with a vector's sections behind it;
+- `.data`: a text vector (`bpfvm.vectors`), of which the program is taken;
 - `.bin`, `.raw`: raw insns, one program of type socket_filter named after the file.
 
 Anything else is refused: bytes that nobody declared to be insns are more likely something else.
@@ -27,13 +28,14 @@ from bpfvm.errors import LoadError
 from bpfvm.flow import find_subprogs
 from bpfvm.insn import decode
 from bpfvm.program import ObjectFile, Program
+from bpfvm.vectors import has_sections, read_vectors
 
 __all__ = ["MAX_FILE_SIZE", "load_elf", "load_function", "load_path", "load_text"]
 
 #: Larger files are refused unread: the largest objects in use have a few MiB.
 MAX_FILE_SIZE = 32 << 20
 
-_ASM_SUFFIXES = (".s", ".asm")
+_TEXT_SUFFIXES = (".s", ".asm", ".data")
 _RAW_SUFFIXES = (".bin", ".raw")
 _NO_HELPERS: Mapping[str, int] = {}
 
@@ -60,11 +62,13 @@ def load_path(
         raise LoadError(f"{origin}: empty file")
     if suffix == ".c":
         return load_elf(compile_c(path), origin, kfuncs)
-    if suffix in _ASM_SUFFIXES:
+    if suffix in _TEXT_SUFFIXES:
         try:
             text = data.decode()
         except UnicodeDecodeError as err:
             raise LoadError(f"{origin}: not text: bad UTF-8 at byte {err.start}") from None
+        if suffix == ".data" or has_sections(text):
+            text = _program_text(text, origin)
         return load_text(text, origin, helpers)
     if suffix in _RAW_SUFFIXES:
         return _load_raw(data, origin)
@@ -72,7 +76,7 @@ def load_path(
         return load_elf(data, origin, kfuncs)
     raise LoadError(
         f"{origin}: not an ELF object, and the name does not tell what it is "
-        "(.c, .s or .asm, .bin or .raw)"
+        "(.c, .s or .asm, .data, .bin or .raw)"
     )
 
 
@@ -146,6 +150,17 @@ def _read(origin: str) -> bytes:
     if len(data) > MAX_FILE_SIZE:
         raise LoadError(f"{origin}: more than {MAX_FILE_SIZE} bytes")
     return data
+
+
+def _program_text(text: str, origin: str) -> str:
+    """Return the program of the only vector in *text*."""
+    vectors = read_vectors(text, origin)
+    if len(vectors) != 1:
+        raise LoadError(f"{origin}: {len(vectors)} vectors, expected one (bpfvm test takes many)")
+    source = vectors[0].source
+    if source is None or vectors[0].patches:
+        raise LoadError(f"{origin}: a vector that is no text (bpfvm test takes it)")
+    return source
 
 
 def _load_raw(data: bytes, origin: str) -> ObjectFile:

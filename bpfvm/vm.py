@@ -194,6 +194,7 @@ class Prog:
         repeat: int = 1,
         timeout_s: float | None = None,
         setup: Callable[[RunContext], None] | None = None,
+        verdict: Verdict | None = None,
     ) -> Result:
         """Run the program once (or *repeat* times on the same context) and return its result.
 
@@ -209,6 +210,8 @@ class Prog:
             timeout_s: no further repetition starts after this many seconds.
             setup: given the run before it starts, to choose its clock, random numbers or
                 failing allocations, or to keep what a run that ends early has left.
+            verdict: what `verify` said of this program on maps with the same facts, in order
+                not to verify again.
 
         Raises:
             Rejected: it does not verify.
@@ -218,6 +221,8 @@ class Prog:
         rules = KernelRules.of(kernel)
         mem_size = len(data or b"") if verify and self.program.prog_type == testrun.MEM else 0
         privs = _privileges(unpriv, privileges)
+        if verdict is not None:
+            self._verdicts[kernel, 1, None, privs] = verdict
         xlated = self.xlated(verify=verify, kernel=kernel, mem_size=mem_size, privileges=privs)
         executable = self._link((engine, kernel if verify else None, mem_size, privs), xlated)
         if not verify and budget is None:

@@ -1,4 +1,4 @@
-"""The two vector formats: bpf_conformance's `.data` files, and ours (tests/README.md)."""
+"""bpf_conformance's vectors: its `.data` files, by the rules of its own runner."""
 
 from __future__ import annotations
 
@@ -83,63 +83,3 @@ def read_upstream(path: Path) -> Upstream:
             vector.error = line
     vector.mem = bytes(int(byte, 16) & 0xFF for byte in mem)
     return vector
-
-
-SECTIONS = frozenset(
-    {
-        *("asm", "raw", "mem", "ctx", "data"),  # what goes in
-        *("result", "mem out", "ctx out", "data out", "stderr", "fault"),  # what a run leaves
-        *("error", "verdict", "log"),  # what assembler and verifier say
-        *("no interp", "no jit"),  # an engine's excuse
-    }
-)
-
-
-@dataclass
-class Vector:
-    """A vector of ours: what each section holds, its lines joined."""
-
-    name: str
-    sections: dict[str, str]
-
-    def text(self, section: str) -> str | None:
-        """Return a section's text, stripped, or None where there is no such section."""
-        found = self.sections.get(section)
-        return None if found is None else found.strip()
-
-    def bytes(self, section: str) -> bytes | None:
-        """Return a section of hex bytes."""
-        found = self.sections.get(section)
-        if found is None:
-            return None
-        return bytes.fromhex("".join(line.split("#")[0] for line in found.splitlines()))
-
-
-def read_vector(path: Path, root: Path) -> Vector:
-    """Return the vector in *path*.
-
-    Raises:
-        ValueError: it does not begin with a comment, or a section is unknown or given twice.
-    """
-    name = str(path.relative_to(root).with_suffix(""))
-    lines = path.read_text().splitlines()
-    if not lines or not lines[0].startswith("# "):
-        raise ValueError(f"{name}: the first line must tell what the vector is for: # ...")
-    sections: dict[str, str] = {}
-    current = ""
-    for number, line in enumerate(lines, 1):
-        if line.startswith("--"):
-            current = line[2:].strip()
-            if current not in SECTIONS:
-                known = ", ".join(sorted(SECTIONS))
-                raise ValueError(f"{name}:{number}: unknown section {current!r}: expected {known}")
-            if current in sections:
-                raise ValueError(f"{name}:{number}: section {current} is given twice")
-            sections[current] = ""
-        elif current:
-            sections[current] += line + "\n"
-        elif line and not line.startswith("#"):
-            raise ValueError(f"{name}:{number}: text before the first section")
-    if "asm" not in sections and "raw" not in sections:
-        raise ValueError(f"{name}: no program: expected a section asm or raw")
-    return Vector(name, sections)

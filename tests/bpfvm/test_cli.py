@@ -16,8 +16,9 @@ from click.testing import CliRunner
 
 import bpfvm
 from bpfvm import __main__ as process
-from bpfvm import console, vm
+from bpfvm import vm
 from bpfvm.cli import cli
+from bpfvm.errnos import errno_name
 from bpfvm.errors import InternalError
 
 COMMANDS = ("run", "verify", "diff", "disasm", "asm", "dump", "json", "plugin")
@@ -452,7 +453,7 @@ def test_a_closed_pipe_ends_it_silently(source: Callable[[str], Path]) -> None:
 
 
 def test_errno_names() -> None:
-    assert [console.errno_name(n) for n in (13, 95, 524, 9999)] == [
+    assert [errno_name(n) for n in (13, 95, 524, 9999)] == [
         "EACCES",
         "EOPNOTSUPP",
         "ENOTSUPP",

@@ -41,7 +41,7 @@ def request_of(case_or_program: Case | Program, log_level: int = 1) -> dict[str,
     patched: set[int] = set()
     program = case_or_program
     if isinstance(program, Case):
-        patched = {slot for slot, _ in program.patches}
+        patched = {slot for slot, _ in program.vector.patches}
         program = program.program()
     return {
         "prog_type": program.prog_type,
@@ -100,7 +100,7 @@ def verify(program: Program, log_level: int = 1) -> Verdict:
 CASES = [
     case
     for case in read_cases()
-    if KERNEL in case.expected and not case.expected[KERNEL].last.startswith(_FOLLOWS_US)
+    if KERNEL in case.expected and not (case.expected[KERNEL].message or "").startswith(_FOLLOWS_US)
 ]
 
 

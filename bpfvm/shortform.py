@@ -1,0 +1,77 @@
+"""The short form of programs in vectors -> assembly text.
+
+Statements are the assembler's, several to a line with `; ` between, and `Nx STATEMENT` for N of
+one. These short forms stand for what most programs begin with:
+
+    find MAP      look key 0 of a hash or array up: r0 may be null
+    lookup MAP    the same, and null leads to an exit
+    packet N      r2 = start and r3 = end of an xdp packet, r4 = r2 + N proven to lie inside
+    arena REG     make REG a pointer into the arena
+
+and the maps `MAPS` are declared by being named.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+__all__ = ["MAPS", "expand"]
+
+#: Maps that need no `.map` line, as a `.map` line would have them.
+MAPS = {
+    "hash": "type=hash key=4 value=16 entries=4",
+    "array": "type=array key=4 value=16 entries=4",
+    "one": "type=array key=4 value=16 entries=1",
+    "rdonly": "type=hash key=4 value=16 entries=4 flags=0x80",
+    "wronly": "type=hash key=4 value=16 entries=4 flags=0x100",
+    "arena": "type=arena entries=16 extra=0x100000000000",
+}
+_FIND = """*(u32 *)(r10 - 4) = 0
+r2 = r10
+r2 += -4
+r1 = map({0})
+call bpf_map_lookup_elem"""
+_SHORT = {
+    "find": _FIND,
+    "lookup": _FIND + "\nif r0 != 0 goto +2\nr0 = 0\nexit",
+    "packet": """r2 = *(u32 *)(r1 + 0)
+r3 = *(u32 *)(r1 + 4)
+r4 = r2
+r4 += {0}
+if r4 <= r3 goto +2
+r0 = 0
+exit""",
+    "arena": "{0} = map(arena)\n{0} = addr_space_cast({0}, 0, 1)",
+}
+_COMMENT = re.compile(r"(^|\s)(#|//)\s.*")
+_REPEATED = re.compile(r"(\d+)x (.*)")
+
+
+def expand(text: str) -> str:
+    """Return the assembly text that *text* stands for."""
+    code = "\n".join(statement for line in text.splitlines() for statement in _statements(line))
+    head = "".join(
+        f".map {name} {spec}\n" for name, spec in MAPS.items() if _is_implied(name, code)
+    )
+    return f"{head}{code}\n"
+
+
+def _is_implied(name: str, code: str) -> bool:
+    named = re.search(rf"map(_value)?\({name}\)", code)
+    return named is not None and not re.search(rf"^\s*\.map {name}\b", code, re.MULTILINE)
+
+
+def _statements(line: str) -> Iterator[str]:
+    line = _COMMENT.sub("", line)
+    if line.startswith("."):
+        yield line
+        return
+    for statement in line.split("; "):
+        words = statement.split()
+        if len(words) == 2 and words[0] in _SHORT:
+            yield _SHORT[words[0]].format(words[1])
+        elif repeated := _REPEATED.fullmatch(statement):
+            yield from [repeated[2]] * int(repeated[1])
+        else:
+            yield statement

@@ -1,0 +1,107 @@
+"""The process that judges tests for `bpfvm test`: one that dies costs one test, not the run.
+
+One request a line on stdin, `{"file", "from", "pattern", "kernel", "engines", "run"}`; answers a
+line each on stdout: `{"tests": [name, ...]}`, then for each test from number "from" on
+`{"start": number}` and `{"row": {...}}`, then `{"end": true}`.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import gc
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from bpfvm.errors import BpfError, LoadError, bug_report
+from bpfvm.judge import Options, Row, judge_vector
+from bpfvm.vectors import has_sections, read_vectors
+
+__all__ = ["Test", "answers", "main", "tests_of"]
+
+Test = tuple[str, Callable[[Options], Row]]
+Answer = dict[str, object]
+
+
+def tests_of(file: str) -> list[Test]:
+    """Return the tests in *file*, each with its name and what judges it.
+
+    Raises:
+        BpfError: it can't be read, or holds no tests.
+    """
+    if Path(file).suffix.lower() not in (".data", ".s", ".asm"):
+        raise LoadError(f"{file}: not supported yet: tests of objects")
+    text = _read(file)
+    if not has_sections(text):
+        return [(Path(file).stem, partial(_skipped, file))]
+    return [(v.name, partial(judge_vector, v, file)) for v in read_vectors(text, file)]
+
+
+def _skipped(file: str, _options: Options) -> Row:
+    return Row(file, Path(file).stem).skip("nothing is expected of it")
+
+
+def _failed(file: str, why: str, _options: Options) -> Row:
+    return Row(file, "").fail(why)
+
+
+def _read(file: str) -> str:
+    try:
+        return Path(file).read_text()
+    except OSError as err:
+        raise LoadError(f"{file}: {err.strerror}") from None
+    except UnicodeDecodeError:
+        raise LoadError(f"{file}: not text") from None
+
+
+def answers(request: dict[str, object]) -> Iterator[Answer]:
+    """Yield the answers to *request*."""
+    file, first = str(request["file"]), int(str(request["from"]))
+    options = Options(
+        None if request["kernel"] is None else str(request["kernel"]),
+        tuple(str(request["engines"]).split()),
+        bool(request["run"]),
+    )
+    try:
+        tests = tests_of(file)
+    except BpfError as err:
+        tests = [("", partial(_failed, file, str(err).splitlines()[0]))]
+    pattern = request["pattern"]
+    chosen = [t for t in tests if pattern is None or fnmatch.fnmatchcase(t[0], str(pattern))]
+    yield {"tests": [name for name, _ in chosen]}
+    for number, (name, judge) in enumerate(chosen):
+        if number < first:
+            continue
+        yield {"start": number}
+        yield {"row": _judged(file, name, judge, options).as_json()}
+        # The next test may want the addresses of this one's arena.
+        gc.collect()
+    yield {"end": True}
+
+
+def _judged(file: str, name: str, judge: Callable[[Options], Row], options: Options) -> Row:
+    try:
+        return judge(options)
+    except BpfError as err:
+        return Row(file, name).fail(str(err).splitlines()[0])
+    except Exception as err:  # a bug of ours: told in the row, the next test goes on
+        return Row(file, name).fail(bug_report(err))
+
+
+def main() -> None:
+    """Answer every request on stdin."""
+    # Whatever else prints must not mix with the answers.
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    gc.freeze()  # what is there now stays: the collections to come need not look at it
+    for line in sys.stdin:
+        for answer in answers(json.loads(line)):
+            out.write(json.dumps(answer) + "\n")
+            out.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -17,7 +17,17 @@ from bpfvm.elf import text_at
 from bpfvm.errors import LoadError
 from bpfvm.program import Linkage, Param
 
-__all__ = ["Btf", "BtfExt", "BtfKind", "BtfType", "CoreReloc", "FuncInfo", "LineRecord", "VarInfo"]
+__all__ = [
+    "Btf",
+    "BtfExt",
+    "BtfKind",
+    "BtfType",
+    "CoreReloc",
+    "FuncInfo",
+    "LineRecord",
+    "VarInfo",
+    "func_ids",
+]
 
 _MAGIC, _VERSION = 0xEB9F, 1
 _HEADER = struct.Struct("<HBBIIIII")
@@ -361,6 +371,37 @@ class Btf:
 def _kind_name(found: BtfType) -> str:
     """Return what the kernel calls the type's kind (btf_type_str)."""
     return "UNKNOWN" if found.kind is BtfKind.VOID else found.kind.name
+
+
+def func_ids(data: bytes, origin: str) -> Mapping[str, int]:
+    """Return the id of each FUNC of raw BTF by its name, as of a kernel's own BTF; the first of
+    several counts. Nothing else of the types is looked at, so that megabytes take no time.
+
+    Raises:
+        LoadError: the BTF is damaged.
+    """
+
+    def damaged(message: str) -> LoadError:
+        return LoadError(f"{origin}: {message}")
+
+    hdr_len, type_off, type_len, str_off, str_len = _read_header(memoryview(data), damaged)
+    types = data[hdr_len + type_off : hdr_len + type_off + type_len]
+    strings = data[hdr_len + str_off : hdr_len + str_off + str_len]
+    once = {int(kind): record.size for kind, record in _ONE.items()}
+    each = {int(kind): record.size for kind, record in _EACH.items()}
+    found: dict[str, int] = {}
+    at, type_id = 0, 1
+    while at + _TYPE.size <= len(types):
+        name_off, info, _ = _TYPE.unpack_from(types, at)
+        kind = info >> 24 & 0x1F
+        if kind == BtfKind.FUNC:
+            end = strings.find(b"\0", name_off)
+            found.setdefault(strings[name_off:end].decode(errors="replace"), type_id)
+        at += _TYPE.size + once.get(kind, 0) + each.get(kind, 0) * (info & _VLEN_MASK)
+        type_id += 1
+    if at != len(types):
+        raise damaged("truncated types")
+    return found
 
 
 def _insn_off(record: tuple[int, ...]) -> int:

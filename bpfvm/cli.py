@@ -220,19 +220,32 @@ _add(
             show_default=True,
             help="Where the random choices start; the same seed gives the same programs.",
         ),
+        click.Option(
+            ["--engines"],
+            metavar="LIST",
+            default="interp,jit",
+            show_default=True,
+            help="What to compare: interp, jit, and kernel (the running one; it needs root).",
+        ),
     ],
-    "Compare the interpreter with the JIT.",
+    "Compare the engines.",
     """Run programs with the interpreter and with the JIT, and compare all they leave behind.
 
     Compared are r0, context and packet out, maps, arena pages, streams and faults; each engine
     gets fresh maps and a fresh arena. Programs that don't verify run in the sandbox, where it is
     also compared how they end. The first difference of each program is shown; exit code 1 if
     there was one.
+
+    With "kernel" the running kernel is asked too: whether it accepts what we accept, and then
+    r0 (32 bits), context and packet out, maps and arena pages. Programs are loaded and test-run,
+    never attached; each is first written to ~/.local/state/bpfvm/kernel-last.json, or to where
+    BPFVM_KERNEL_LAST says.
     """,
     """
     bpfvm diff examples/arena_list.bpf.o
     bpfvm diff examples/arena_kv.bpf.o --random 100 --seed 7
     bpfvm diff --random 1000
+    bpfvm diff examples/arena_list.bpf.o --engines interp,jit,kernel
     """,
 )
 

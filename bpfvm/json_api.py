@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import BinaryIO
 
-from bpfvm import vm
+from bpfvm import json_kernel, vm
 from bpfvm.bits import s32, u32
 from bpfvm.context import PROG_TYPES
 from bpfvm.errnos import ENOTSUPP
@@ -71,7 +71,11 @@ def answer(value: object) -> Answer:
     if isinstance(value, dict) and "name" in value:
         out["name"] = value["name"]
     try:
-        _Work(read_request(value), out).do()
+        request = read_request(value)
+        if request.engine == "kernel":
+            json_kernel.work(request, _object_file(request), out)
+        else:
+            _Work(request, out).do()
     except BpfError as error:
         out.update(ok=False, error=str(error))
     except Exception as error:  # a bug of ours: told in the answer, the next request goes on

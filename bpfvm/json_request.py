@@ -275,8 +275,6 @@ def read_request(value: object) -> Request:
     reader.take("name")
     prog_type = _prog_type(reader)
     engine = reader.choice("engine", ("interp", "jit", "kernel"), "jit")
-    if engine == "kernel":
-        raise reader.fail("engine", "kernel: the running kernel is not an engine of bpfvm yet")
     insns, text = reader.hex("insns"), reader.optional_text("asm")
     if insns is not None and text is not None:
         raise reader.fail("asm", "there are insns too: give one of the two")
@@ -305,6 +303,10 @@ def read_request(value: object) -> Request:
     )
     info.done()
     reader.done()
+    if engine == "kernel" and not request.verify:
+        raise reader.fail("engine", "kernel: it runs verified programs only")
+    if engine == "kernel" and prog_type == MEM:
+        raise reader.fail("engine", f"kernel: it has no program type {MEM}")
     return request
 
 

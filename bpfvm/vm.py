@@ -157,6 +157,17 @@ class Prog:
             )
         return self._verdicts[key]
 
+    def contradicts(self, kernel: str) -> bool:
+        """Say whether a kernel with the rules of *kernel* would warn about the program, because
+        on a way that can't be gone its own range tracking contradicts itself (and be tainted)."""
+        return verifier.contradicts(
+            self.program,
+            self.owner.facts,
+            REGISTRY,
+            map_types=MAP_TYPES,
+            rules=KernelRules.of(kernel),
+        )
+
     def xlated(
         self,
         *,

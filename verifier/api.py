@@ -13,6 +13,7 @@ from bpfvm.proto import Registry
 from bpfvm.rules import KernelRules
 from bpfvm.xlated import Stats, Verdict
 from verifier import privs
+from verifier.bounds import contradictions
 from verifier.cfg import check_program
 from verifier.collector import rare_collections
 from verifier.depth import check_stack_depth
@@ -22,7 +23,7 @@ from verifier.log import STATS, live_table
 from verifier.reasons import Reason, Reject
 from verifier.xlate import xlate
 
-__all__ = ["verify"]
+__all__ = ["contradicts", "verify"]
 
 
 def verify(
@@ -78,6 +79,30 @@ def verify(
         return Verdict(False, e.reason.errno, log, e.lines[-1], e.reason.slug, stats)
     stats = walk.stats()
     return Verdict(True, log=_finished(env, stats, started), stats=stats, xlated=xlate(env))
+
+
+def contradicts(
+    program: Program,
+    facts: Sequence[MapFacts],
+    registry: Registry,
+    *,
+    map_types: MapTypes,
+    prog_types: Mapping[str, ProgType] = PROG_TYPES,
+    rules: KernelRules,
+) -> bool:
+    """Say whether on some path of *program*, one that cannot run, what is known of a number
+    contradicts itself. Kernels up to 7.2 warn of that, once, and are tainted from then on."""
+    with contradictions() as found:
+        verify(
+            program,
+            facts,
+            registry,
+            map_types=map_types,
+            prog_types=prog_types,
+            rules=rules,
+            log_level=0,
+        )
+    return bool(found)
 
 
 def _check_attributes(

@@ -10,6 +10,8 @@ Pointers use the same value for their variable offset. Nothing here knows about 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -40,6 +42,7 @@ __all__ = [
     "coerce_to_size",
     "const",
     "contains",
+    "contradictions",
     "is_broken",
     "is_u32",
     "only_member",
@@ -341,8 +344,41 @@ def is_broken(s: Scalar) -> bool:
     return not (u32_min == u32_max == low and s32_min == s32_max == s32(low))
 
 
+#: Where contradictions are collected, or None.
+_noted: list[Scalar] | None = None
+#: Rounds of `sync` after which a contradiction that is to be found has been.
+_ROUNDS = 6
+
+
+@contextmanager
+def contradictions() -> Iterator[list[Scalar]]:
+    """Collect the scalars that are found to contradict themselves, now or after more tightening.
+
+    A kernel of 6.18 warns of the first of them since it was booted, and is tainted. Slow: what
+    was remembered of scalars is forgotten.
+    """
+    global _noted
+    before, _noted = _noted, []
+    settle.cache_clear()
+    try:
+        yield _noted
+    finally:
+        _noted = before
+
+
+def _note(s: Scalar, noted: list[Scalar]) -> None:
+    tighter = s
+    for _ in range(_ROUNDS):
+        if is_broken(tighter):
+            noted.append(s)
+            return
+        tighter = sync(tighter)
+
+
 def reset_if_broken(s: Scalar) -> Scalar:
     """Return *s*, or where it contradicts itself its tnum with no range known."""
+    if _noted is not None:
+        _note(s, _noted)
     return unbounded(s.value, s.mask) if is_broken(s) else s
 
 

@@ -117,7 +117,7 @@ def test_serve_reads_bytes(capsys: pytest.CaptureFixture[str]) -> None:
         ({"insns": RETURN_7, "prog_type": "kprobe"}, "'kprobe' is none of"),
         ({"insns": RETURN_7, "prog_type": 2}, "2 is not supported"),
         ({"insns": RETURN_7, "prog_type": []}, "prog_type"),
-        ({"insns": RETURN_7, "engine": "kernel"}, "not an engine of bpfvm yet"),
+        ({"insns": RETURN_7, "engine": "kernel", "verify": False}, "verified programs only"),
         ({"insns": RETURN_7, "engine": "gpu"}, "'gpu' is none of interp, jit, kernel"),
         ({"insns": RETURN_7, "kernel": "5.4"}, "'5.4' is none of 6.18, 7.3"),
         ({"insns": RETURN_7, "log_level": 8}, "log_level: out of range"),

@@ -27,6 +27,8 @@ from verifier import bounds
 
 KERNEL = "6.18"
 _FOLLOWS_US = "not supported yet: "
+#: A 64-bit constant may be a map's address in the kernel; for us it is the map's number.
+_WIDE = re.compile(r"(\(18\) r\d+ = )\S+")
 _STATE = re.compile(r"^(\d+: \([0-9a-f]{2}\) .*?|from \d+ to \d+[^:]*)(?:\s*; |: )(R\d.*)$")
 
 Ask = Callable[[dict[str, Any]], dict[str, Any]]
@@ -90,7 +92,7 @@ def last_line(log: str) -> str:
 def states(log: str) -> list[tuple[str, str]]:
     """Return (insn, state) for each line of a level 2 log that shows what changed."""
     found = (_STATE.match(line) for line in log.splitlines())
-    return [(m[1].strip(), m[2].strip()) for m in found if m]
+    return [(_WIDE.sub(r"\1...", m[1].strip()), m[2].strip()) for m in found if m]
 
 
 def verify(program: Program, log_level: int = 1) -> Verdict:

@@ -17,8 +17,11 @@ from bpfvm.errors import InternalError
 
 __all__ = [
     "ArgType",
+    "Effect",
     "FuncProto",
     "Impl",
+    "IterStep",
+    "IterType",
     "KfuncFlags",
     "Registry",
     "RetType",
@@ -54,6 +57,8 @@ class ArgType(Enum):
     KF_CONST_STR = auto()  # suffix __str: pointer to a constant string in a read-only map
     KF_MEM = auto()  # memory whose size is the next argument
     KF_MEM_SIZE = auto()  # suffix __sz: size of the memory before it
+    KF_ITER = auto()  # an iterator on the stack (`FuncProto.iterates`)
+    KF_IRQ_FLAG = auto()  # suffix __irq_flag: where the IRQ state is kept, on the stack
 
 
 @unique
@@ -65,6 +70,7 @@ class RetType(Enum):
     VOID = auto()
     MAP_VALUE_OR_NULL = auto()
     POINTER_AS_SCALAR = auto()  # kfunc returning void *: a scalar for the verifier
+    ITEM_OR_NULL = auto()  # the iterator's next item, read-only
 
 
 class KfuncFlags(Flag):
@@ -75,6 +81,37 @@ class KfuncFlags(Flag):
     SPINLOCK_SAFE = auto()
     ARENA_RET = auto()
     ARENA_ARG2 = auto()
+
+
+@unique
+class Effect(Enum):
+    """What a call does to the regions that the program is in."""
+
+    RCU_LOCK = auto()
+    RCU_UNLOCK = auto()
+    PREEMPT_DISABLE = auto()
+    PREEMPT_ENABLE = auto()
+    IRQ_SAVE = auto()
+    IRQ_RESTORE = auto()
+
+
+@unique
+class IterStep(Enum):
+    """What a kfunc does with its iterator (kernel: KF_ITER_NEW and kin)."""
+
+    NEW = auto()
+    NEXT = auto()
+    DESTROY = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class IterType:
+    """A kind of open-coded iterator: its name (bpf_iter_NAME), how many slots of stack it takes,
+    and the size of the items that it points to."""
+
+    name: str
+    slots: int
+    item_size: int
 
 
 @unique
@@ -103,6 +140,11 @@ class FuncProto:
             bpf_helper_changes_pkt_data).
         extra_args: how many registers after *args* are passed on as they are, unchecked
             (the values of bpf_trace_printk's format).
+        acquires: its result is a reference that has to be released (kernel: KF_ACQUIRE,
+            is_acquire_function).
+        releases: number of the register whose reference ends with the call, 0 for none.
+        effect: what it does to regions.
+        iterates: of an iterator's kfunc: which iterator, and what is done with it.
     """
 
     name: str
@@ -117,6 +159,10 @@ class FuncProto:
     flags: KfuncFlags = KfuncFlags.NONE
     extra_args: int = 0
     changes_packet: bool = False
+    acquires: bool = False
+    releases: int = 0
+    effect: Effect | None = None
+    iterates: tuple[IterType, IterStep] | None = None
 
     @property
     def arg_count(self) -> int:
@@ -144,6 +190,9 @@ def helper(
     prog_types: frozenset[str] | None = None,
     extra_args: int = 0,
     changes_packet: bool = False,
+    acquires: bool = False,
+    releases: int = 0,
+    effect: Effect | None = None,
 ) -> Callable[[_F], _F]:
     """Declare the decorated function as helper *helper_id*; its name is the kernel's."""
 
@@ -162,6 +211,9 @@ def helper(
                 prog_types,
                 extra_args=extra_args,
                 changes_packet=changes_packet,
+                acquires=acquires,
+                releases=releases,
+                effect=effect,
             ),
         )
         return fn
@@ -176,6 +228,10 @@ def kfunc(
     flags: KfuncFlags = KfuncFlags.NONE,
     non_sleepable: Impl | None = None,
     prog_types: frozenset[str] | None = None,
+    acquires: bool = False,
+    releases: int = 0,
+    effect: Effect | None = None,
+    iterates: tuple[IterType, IterStep] | None = None,
 ) -> Callable[[_F], _F]:
     """Declare the decorated function as a kfunc; *non_sleepable* is its other variant, if any."""
 
@@ -195,6 +251,10 @@ def kfunc(
                 might_sleep=bool(flags & KfuncFlags.SLEEPABLE),
                 prog_types=prog_types,
                 flags=flags,
+                acquires=acquires,
+                releases=releases,
+                effect=effect,
+                iterates=iterates,
             ),
         )
         return fn

@@ -104,6 +104,13 @@ class KernelRules:
     null_args_precise: bool = _rule(
         False, True, "a scalar 0 that is taken for a null pointer must stay 0"
     )
+    ids_are_references: bool = _rule(
+        False, True, "a reference is told by its holder's id; what derives from it has a parent_id"
+    )
+    rcu_nests: bool = _rule(False, True, "RCU read sections may be nested")
+    stack_objects_below_fp: bool = _rule(
+        False, True, "an iterator, dynptr or IRQ flag at fp+0 and above is refused"
+    )
     ctx_const_offset: bool = _rule(
         False, True, "contexts that are not rewritten may be read through ctx + constant"
     )

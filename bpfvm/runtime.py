@@ -129,6 +129,10 @@ class RunContext:
     #: innermost last: engines keep both, helpers' messages and stack dumps read them.
     pc: int = 0
     callers: list[int] = field(default_factory=list)
+    #: RCU read sections, preemption-disabled and IRQ-disabled regions that are open.
+    rcu_depth: int = 0
+    preempt_depth: int = 0
+    irq_depth: int = 0
 
     def call(self, pc: int, proto: FuncProto, variant: Variant, args: Sequence[int]) -> int:
         """Run helper or kfunc *proto* for the call in slot *pc*; return what it leaves in r0.

@@ -105,6 +105,8 @@ def check_arg(env: Env, frame: FuncState, call: Call, regno: int, arg: ArgType) 
             | ArgType.KF_CONST_STR
             | ArgType.KF_MEM
             | ArgType.KF_MEM_SIZE
+            | ArgType.KF_ITER
+            | ArgType.KF_IRQ_FLAG
         ):
             raise InternalError(f"{call.name}: a helper with kfunc argument {arg.name}")
         case _:

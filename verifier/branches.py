@@ -6,8 +6,6 @@ that bytes up to a pointer lie inside the packet.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from bpfvm.insn import Insn
 from bpfvm.isa import AluOp, InsnDef, JmpOp
 from verifier import branch
@@ -16,47 +14,36 @@ from verifier.domain import Domain
 from verifier.env import Env, Step
 from verifier.fields import check_fields
 from verifier.precision import mark_reg
+from verifier.resources import drop
 from verifier.state import (
     ADD_CONST,
     ADD_CONST32,
     AT_PKT_END,
     BEYOND_PKT_END,
     ZERO_REG,
+    Base,
     FuncState,
     LinkedReg,
     Mod,
     RegState,
     RegType,
     VerifierState,
+    replace_regs,
     scalar_reg,
 )
 from verifier.transfer import guard, imm_operand, jmp_op, readable
 from verifier.widen import find_previous, widen
 
-__all__ = ["compile_ja", "compile_jcond", "compile_may_goto", "replace_regs"]
+__all__ = ["compile_ja", "compile_jcond", "compile_may_goto"]
 
 #: kernel: MAX_PACKET_OFF, BPF_MAX_VAR_OFF
 MAX_PACKET_OFF = 0xFFFF
 MAX_VAR_OFF = 1 << 29
 
 _SCALAR = RegType.SCALAR
-_NOT_NULL = (RegType.MAP_VALUE, RegType.MAP_PTR, RegType.MEM)
+_NOT_NULL = (Base.MAP_VALUE, Base.MAP_PTR, Base.MEM)
+_MAYBE = Mod.MAYBE_NULL | Mod.UNTRUSTED
 _PACKET_TYPES = (RegType.PACKET, RegType.PACKET_META, RegType.PACKET_END)
-
-
-def replace_regs(state: VerifierState, change: Callable[[RegState], RegState | None]) -> None:
-    """Let *change* replace registers, spilled ones too, in all frames; None keeps one."""
-    for frame in state.frames:
-        regs = frame.regs
-        for regno, reg in enumerate(regs):
-            new = change(reg)
-            if new is not None:
-                regs[regno] = new
-        for spi, slot in frame.stack.items():
-            if slot.spilled is not None:
-                new = change(slot.spilled)
-                if new is not None:
-                    frame.stack[spi] = slot._replace(spilled=new)
 
 
 def _is_surely_set(env: Env, pointer: RegState) -> bool:
@@ -175,7 +162,9 @@ def _pointer_taken(op: JmpOp, width: int, a: RegState, b: RegState) -> bool | No
     if a.type in _PACKET_TYPES and b.type in _PACKET_TYPES:
         return _packet_taken(op, a, b)
     pointer, zero = (a, b) if b.type is _SCALAR else (b, a)
-    if zero.type is not _SCALAR or zero.scalar != ZERO or pointer.type not in _NOT_NULL:
+    if zero.type is not _SCALAR or zero.scalar != ZERO:
+        return None
+    if pointer.type.base not in _NOT_NULL or pointer.type.mods & _MAYBE:
         return None
     if op is JmpOp.JEQ:
         return False
@@ -321,6 +310,8 @@ def _settle_null(state: VerifierState, id_: int, *, is_null: bool, keeps_id: boo
         if not reg.type.may_be_null or reg.id != id_:
             return None
         if is_null:
+            if reg.ref == id_:
+                drop(state, id_)  # nothing was acquired
             return ZERO_REG
         return reg._replace(type=_proven(reg), id=reg.id if keeps_id else 0)
 

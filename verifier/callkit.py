@@ -14,9 +14,16 @@ from verifier.memory import check_map_access, check_mem_access, check_packet_acc
 from verifier.precision import mark_reg
 from verifier.reasons import Reason, Reject
 from verifier.resources import sleep_context
-from verifier.state import NOT_INIT_REG, FuncState, RegState, RegType
+from verifier.state import NOT_INIT_REG, Base, FuncState, RegState, RegType
 
-__all__ = ["check_memory", "check_size", "check_unmoved", "clear_caller_saved", "note_call"]
+__all__ = [
+    "arg_name",
+    "check_memory",
+    "check_size",
+    "check_unmoved",
+    "clear_caller_saved",
+    "note_call",
+]
 
 #: kernel: BPF_MAX_VAR_SIZ
 MAX_SIZE = 1 << 29
@@ -39,6 +46,14 @@ def clear_caller_saved(frame: FuncState) -> None:
     regs = frame.regs
     for regno in _CALLER_SAVED:
         regs[regno] = NOT_INIT_REG
+
+
+def arg_name(env: Env, regno: int, *, spaced: bool = False) -> str:
+    """Return what complaints call the kfunc argument in *regno*: R1 and on, before 7.3 arg#0 and
+    on, *spaced* as arg #0."""
+    if env.rules.kfunc_args_by_register:
+        return f"R{regno}"
+    return f"arg #{regno - 1}" if spaced else f"arg#{regno - 1}"
 
 
 def check_unmoved(reg: RegState, regno: int) -> None:
@@ -72,8 +87,8 @@ def check_memory(
         )
     elif kind is _MAP_VALUE:
         check_map_access(env, regno, reg, reg.off, size, write=write, zero_ok=zero_ok)
-    elif kind is RegType.MEM:
-        check_mem_access(env, regno, reg, reg.off, size, zero_ok=zero_ok)
+    elif kind.base is Base.MEM and not kind.may_be_null:
+        check_mem_access(env, regno, reg, reg.off, size, write=write, zero_ok=zero_ok)
     elif kind in _PACKETS:
         check_packet_access(env, regno, reg, reg.off, size, zero_ok=zero_ok)
         if write and not env.prog_type.packet_write:

@@ -21,7 +21,7 @@ from verifier.callkit import (
 from verifier.env import Env, Step
 from verifier.kfuncs import compile_kfunc
 from verifier.reasons import Reason, Reject
-from verifier.resources import sleep_context
+from verifier.resources import holds_lock, sleep_context
 from verifier.state import (
     NOT_INIT_REG,
     UNKNOWN_REG,
@@ -66,6 +66,8 @@ def _compile_helper(env: Env, idx: int, number: int) -> Step:
         raise Reject(Reason.HELPER_GPL)
 
     def step(env: Env, frame: FuncState) -> int:
+        if holds_lock(env):
+            raise Reject(Reason.CALL_UNDER_LOCK)
         call = Call(proto)
         if proto.might_sleep:
             _check_may_sleep(env, proto)
@@ -104,6 +106,8 @@ def _result(env: Env, call: Call) -> RegState:
             if call.key is not None and call.key < defn.max_entries:
                 return RegState(_MAP_VALUE, arg=call.map_index)
             return RegState(RegType.MAP_VALUE_OR_NULL, id=env.new_id(), arg=call.map_index)
+        case RetType.ITEM_OR_NULL:
+            raise InternalError(f"{call.name}: a helper that returns {call.proto.ret.name}")
         case ret:
             assert_never(ret)
 

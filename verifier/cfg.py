@@ -15,7 +15,7 @@ from bpfvm.insn import Insn
 from bpfvm.isa import CallKind, Kind, LdKind
 from bpfvm.maps.base import MapTraits, MapType, MapTypes
 from bpfvm.program import MapFacts, Program
-from bpfvm.proto import Registry
+from bpfvm.proto import IterStep, Registry
 from bpfvm.rules import KernelRules
 from verifier.effects import Effects, effects_of
 from verifier.fields import check_fields, check_regs
@@ -43,6 +43,7 @@ class Cfg:
         arena: index of the program's arena among its maps, or None.
         prune: slots where equal states are looked for; jump: slots reached out of line; force:
             slots where a state is always saved.
+        items: slots of the calls that take an iterator's next item.
         scc: per slot the number of its loop (strongly connected component), 0 outside loops.
         live: per slot the bits of registers that may be read from there on; -1 where no insn is.
         effects: per subprog, what calling it may do.
@@ -54,6 +55,7 @@ class Cfg:
     prune: set[int] = field(default_factory=set)
     jump: set[int] = field(default_factory=set)
     force: set[int] = field(default_factory=set)
+    items: set[int] = field(default_factory=set)
     scc: list[int] = field(default_factory=list)
     live: list[int] = field(default_factory=list)
     effects: tuple[Effects, ...] = ()
@@ -85,6 +87,7 @@ def check_program(
     cfg = Cfg(starts, rows)
     cfg.arena = _check_insns(program, facts, map_types, rules, rows)
     _check_reachable(insns, cfg)
+    _mark_item_calls(program, registry, cfg)
     _check_sleepable(program, prog_type, rules)
     if rules.recursion_checked_first:
         _check_recursion(program, cfg)
@@ -341,6 +344,18 @@ def _check_reachable(insns: Sequence[Insn], cfg: Cfg) -> None:
                 raise Reject(Reason.LDIMM64_MIDDLE, insn=idx)
             idx += 1
         idx += 1
+
+
+def _mark_item_calls(program: Program, registry: Registry, cfg: Cfg) -> None:
+    """Note the calls that take an iterator's next item: loops converge there."""
+    for idx, insn in enumerate(program.insns):
+        if insn.opcode != _CALL or insn.src != CallKind.KFUNC.value:
+            continue
+        proto = registry.kfuncs.get(program.kfuncs[insn.imm])
+        if proto is not None and proto.iterates and proto.iterates[1] is IterStep.NEXT:
+            cfg.items.add(idx)
+    cfg.prune |= cfg.items
+    cfg.force |= cfg.items
 
 
 def calls_of(insns: Sequence[Insn], start: int, end: int) -> Iterator[tuple[int, int]]:

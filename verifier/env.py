@@ -86,6 +86,7 @@ class Env:
         self.signatures: dict[int, tuple[GlobalArg, ...]] = {}
         #: Global subprogs that were called, by number: from contexts that can sleep, or can't.
         self.global_calls: dict[int, set[bool]] = {}
+        self.log.refs = lambda: self.cur.refs
         self._names = _names(program, registry)
         self._texts: dict[int, str] = {}
         self.cfg = Cfg([0], [])

@@ -21,6 +21,7 @@ from verifier.state import (
     FuncState,
     RegState,
     RegType,
+    SlotObject,
     StackSlot,
     VerifierState,
 )
@@ -187,13 +188,19 @@ def _stack_safe(
 ) -> bool:
     for spi, a in old.stack.items():
         b = cur.stack.get(spi, _EMPTY)
-        if a is b and (a.spilled is None or not a.spilled.id):
+        if a is b and not _has_ids(a):
             continue
         if same_types and a.types != b.types:
             return False
         if not _slot_safe(a, b, ids, mode, lenient_ids):
             return False
     return True
+
+
+def _has_ids(slot: StackSlot) -> bool:
+    """Say whether *slot* takes part in relations, so that being the same is not enough."""
+    spilled = slot.spilled
+    return slot.object is not None or (spilled is not None and bool(spilled.id or spilled.ref))
 
 
 def _slot_safe(a: StackSlot, b: StackSlot, ids: Ids, mode: Mode, lenient_ids: bool) -> bool:
@@ -204,9 +211,22 @@ def _slot_safe(a: StackSlot, b: StackSlot, ids: Ids, mode: Mode, lenient_ids: bo
         return _reg_safe(x, y, ids, mode, lenient_ids)
     if any(p != q and p not in _IGNORED for p, q in zip(a.types, b.types, strict=True)):
         return False
+    if a.object is not None:
+        return b.object is not None and _object_safe(a.object, b.object, ids)
     if a.spilled is None:
         return True
     return b.spilled is not None and _reg_safe(a.spilled, b.spilled, ids, mode, lenient_ids)
+
+
+def _object_safe(a: SlotObject, b: SlotObject, ids: Ids) -> bool:
+    """Compare objects; how many items an iterator has given does not matter."""
+    return (
+        a.type == b.type
+        and a.is_first == b.is_first
+        and a.active == b.active
+        and ids.match(a.id, b.id)
+        and ids.match(a.ref, b.ref)
+    )
 
 
 def _as_scalar(slot: StackSlot) -> RegState | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from verifier.env import PATH_END, Env, Step
 from verifier.privs import check_return
 from verifier.reasons import Reason, Reject
+from verifier.resources import check_resource_leak
 from verifier.state import FuncState, RegType, VerifierState
 from verifier.transfer import readable
 
@@ -21,6 +22,7 @@ def compile_exit(_env: Env, _idx: int) -> Step:
         cur = env.cur
         if len(cur.frames) > 1:
             return _leave(env, cur, frame)
+        check_resource_leak(env, "BPF_EXIT instruction in main prog")
         if frame.subprog:
             _check_subprog_result(env, frame)
         else:

@@ -22,6 +22,7 @@ from verifier.equal import Mode, covers, looks_same
 from verifier.exits import compile_exit
 from verifier.fields import check_fields
 from verifier.globals import entry_regs
+from verifier.iterators import active_depths_differ, is_active
 from verifier.log import take
 from verifier.memory import compile_atomic, compile_load, compile_store
 from verifier.precision import Wanted, mark_all_precise, mark_wanted
@@ -241,7 +242,7 @@ class Walk:
         states = self._saved.get(key)
         if states:
             found = len(states)
-            is_force = idx in env.cfg.force
+            is_force, is_item = idx in env.cfg.force, idx in env.cfg.items
             for old in states:
                 if not old.branches and not old.cleaned and old.insn_idx == idx:
                     self._clean(old, cur)
@@ -249,6 +250,9 @@ class Walk:
                 if old.insn_idx != idx:
                     continue
                 if old.branches:
+                    if is_item and is_active(cur) and covers(env, old, cur, Mode.RANGES):
+                        self._hit(old, cur, idx, is_loop=True)
+                        return True
                     is_may_goto = env.row(idx).kind is Kind.MAY_GOTO
                     if (
                         is_may_goto
@@ -258,8 +262,10 @@ class Walk:
                         self._hit(old, cur, idx, is_loop=True)
                         return True
                     if (
-                        looks_same(old, cur)
+                        not is_item
+                        and looks_same(old, cur)
                         and old.may_goto_depth == cur.may_goto_depth
+                        and not active_depths_differ(old, cur)
                         and covers(env, old, cur, Mode.EXACT)
                     ):
                         self._refuse_loop(old, cur, idx)
@@ -362,8 +368,8 @@ class Walk:
             Reason.INFINITE_LOOP,
             insn=idx,
             after=(
-                "cur state:" + printer.snapshot(take(cur.frames[-1])),
-                "old state:" + printer.snapshot(take(old.frames[-1])),
+                "cur state:" + printer.snapshot(take(cur.frames[-1], refs=cur.refs)),
+                "old state:" + printer.snapshot(take(old.frames[-1], refs=old.refs)),
             ),
         )
 

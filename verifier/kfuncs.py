@@ -12,7 +12,7 @@ from bpfvm.bits import s64
 from bpfvm.errors import InternalError
 from bpfvm.insn import Insn
 from bpfvm.maps.base import MapFlags
-from bpfvm.proto import ArgType, RetType
+from bpfvm.proto import ArgType, Effect, FuncProto, KfuncFlags, RetType
 from verifier.bounds import ZERO
 from verifier.callkit import (
     check_memory,
@@ -23,14 +23,17 @@ from verifier.callkit import (
 )
 from verifier.effects import needs_sleep
 from verifier.env import Env, Step
+from verifier.irqflags import IrqClass, check_irq_flag
+from verifier.iterators import IterPlace, check_iter_arg, next_item
 from verifier.memory import check_region
 from verifier.reasons import Reason, Reject
-from verifier.resources import sleep_context
-from verifier.state import UNKNOWN_REG, FuncState, RegState, RegType
+from verifier.resources import change_region, holds_lock, sleep_context
+from verifier.state import NOT_INIT_REG, UNKNOWN_REG, FuncState, Mod, RegState, RegType
 
 __all__ = ["compile_kfunc"]
 
 _SCALAR, _MAP_VALUE = RegType.SCALAR, RegType.MAP_VALUE
+_ITEM = RegType.MEM.having(Mod.RDONLY | Mod.MAYBE_NULL)
 
 
 def compile_kfunc(env: Env, idx: int, insn: Insn) -> Step:
@@ -45,25 +48,60 @@ def compile_kfunc(env: Env, idx: int, insn: Insn) -> Step:
     if proto.prog_types is not None and env.program.prog_type not in proto.prog_types:
         raise Reject(Reason.KFUNC_NOT_ALLOWED, name=name)
     sleeps = needs_sleep(proto, env.rules)
+    spinlock_safe = bool(proto.flags & KfuncFlags.SPINLOCK_SAFE)
 
     def step(env: Env, frame: FuncState) -> int:
-        context = sleep_context(env)
-        if sleeps and context == "non-sleepable prog":
+        if not spinlock_safe and holds_lock(env):
+            raise Reject(Reason.CALL_UNDER_LOCK)
+        if sleeps and not env.cur.sleepable:
             raise Reject(Reason.KFUNC_SLEEPS, name=name)
-        if sleeps and context:
-            raise Reject(Reason.KFUNC_SLEEPS_IN, name=name, context=context)
-        for position, arg in enumerate(proto.args):
-            _check_kfunc_arg(env, frame, position + 1, arg)
-        clear_caller_saved(frame)
-        if proto.ret is not RetType.VOID:
-            frame.regs[0] = UNKNOWN_REG
         note_call(env, idx, proto)
+        call = _Call(proto)
+        for position, arg in enumerate(proto.args):
+            _check_kfunc_arg(env, frame, call, position + 1, arg)
+        if sleeps and (context := sleep_context(env)):
+            raise Reject(Reason.KFUNC_SLEEPS_IN, name=name, context=context)
+        if proto.effect is not None:
+            change_region(env, proto)
+        clear_caller_saved(frame)
+        frame.regs[0] = _result(env, idx, call)
         return idx + 1
 
     return step
 
 
-def _check_kfunc_arg(env: Env, frame: FuncState, regno: int, arg: ArgType) -> None:
+class _Call:
+    """What one kfunc call has shown so far, argument by argument."""
+
+    __slots__ = ("iter_place", "proto", "ref")
+
+    def __init__(self, proto: FuncProto) -> None:
+        self.proto = proto
+        self.ref = 0  # the reference that an argument holds
+        self.iter_place: IterPlace | None = None
+
+
+def _result(env: Env, idx: int, call: _Call) -> RegState:
+    """Return what the call leaves in r0."""
+    proto = call.proto
+    match proto.ret:
+        case RetType.VOID:
+            return NOT_INIT_REG
+        case RetType.INTEGER | RetType.INT32 | RetType.POINTER_AS_SCALAR:
+            return UNKNOWN_REG
+        case RetType.ITEM_OR_NULL:
+            if call.iter_place is None or proto.iterates is None:
+                raise InternalError(f"{proto.name} gives an item of no iterator")
+            size = proto.iterates[0].item_size
+            item = RegState(_ITEM, id=env.new_id(), arg=size, ref=call.ref)
+            return next_item(env, idx, call.iter_place, item)
+        case RetType.MAP_VALUE_OR_NULL:
+            raise InternalError(f"{proto.name}: a kfunc that returns {proto.ret.name}")
+        case _:
+            assert_never(proto.ret)
+
+
+def _check_kfunc_arg(env: Env, frame: FuncState, call: _Call, regno: int, arg: ArgType) -> None:
     """Check one kfunc argument (kernel: check_kfunc_args)."""
     reg = frame.regs[regno]
     match arg:
@@ -86,6 +124,12 @@ def _check_kfunc_arg(env: Env, frame: FuncState, regno: int, arg: ArgType) -> No
             if reg.type is not _SCALAR:
                 raise Reject(Reason.KFUNC_SCALAR, reg=regno)
             _check_kfunc_size(env, frame, regno)
+        case ArgType.KF_ITER:
+            if call.proto.iterates is None:
+                raise InternalError(f"{call.proto.name} has an iterator of no type")
+            call.iter_place, call.ref = check_iter_arg(env, frame, regno, call.proto.iterates)
+        case ArgType.KF_IRQ_FLAG:
+            _check_irq_flag(env, frame, call, regno)
         case (
             ArgType.ANYTHING
             | ArgType.CONST_MAP_PTR
@@ -101,6 +145,11 @@ def _check_kfunc_arg(env: Env, frame: FuncState, regno: int, arg: ArgType) -> No
             raise InternalError(f"a kfunc with helper argument {arg.name}")
         case _:
             assert_never(arg)
+
+
+def _check_irq_flag(env: Env, frame: FuncState, call: _Call, regno: int) -> None:
+    saves = call.proto.effect is Effect.IRQ_SAVE
+    check_irq_flag(env, frame, regno, saves=saves, of=IrqClass.NATIVE)
 
 
 def _check_kfunc_pointer(env: Env, reg: RegState, regno: int) -> None:

@@ -11,9 +11,19 @@ from collections.abc import Callable, Iterable, Sequence
 
 from bpfvm.bits import U64_MAX
 from bpfvm.program import MapFacts
+from bpfvm.proto import IterType
 from verifier import bounds
 from verifier.bounds import snum_text, unum_text
-from verifier.state import ADD_CONST, Base, FuncState, RegState, RegType, StackSlot
+from verifier.state import (
+    ADD_CONST,
+    Base,
+    FuncState,
+    Ref,
+    RegState,
+    RegType,
+    SlotObject,
+    StackSlot,
+)
 
 __all__ = ["ALL_REGS", "LEVEL1", "LEVEL2", "STATS", "Log", "RegPrinter", "Snapshot"]
 
@@ -23,8 +33,13 @@ LEVEL1, LEVEL2, STATS = 1, 2, 4
 ALL_REGS = (1 << 11) - 1
 ALL_SLOTS = -1
 
-#: What is printed of a frame: its number, registers, stack slots.
-Snapshot = tuple[int, tuple[tuple[int, RegState], ...], tuple[tuple[int, StackSlot], ...]]
+#: What is printed of a state: a frame's number, registers, stack slots; numbers of references.
+Snapshot = tuple[
+    int,
+    tuple[tuple[int, RegState], ...],
+    tuple[tuple[int, StackSlot], ...],
+    tuple[int, ...],
+]
 
 _PACKET = frozenset({Base.PACKET, Base.PACKET_META})
 _OF_MAP = frozenset({Base.MAP_PTR, Base.MAP_VALUE, Base.MAP_KEY})
@@ -68,8 +83,10 @@ class RegPrinter:
             if not s.mask:
                 return label + snum_text(s.value + reg.off)
         attrs = self._ids(reg)
-        if reg.ref:
+        if reg.ref and self._offsets_apart:
             attrs.append(f"ref_obj_id={reg.ref}")
+        elif reg.ref != reg.id and reg.ref:
+            attrs.append(f"parent_id={reg.ref}")
         if kind.base in _OF_MAP:
             defn = self._facts[reg.arg].defn
             attrs += [f"map={defn.name[:15]}"] if defn.name else []
@@ -102,14 +119,30 @@ class RegPrinter:
             return (
                 f" fp{-8 * (spi + 1)}={types[: types.index('r')]}{self.reg(slot.spilled, frameno)}"
             )
+        if slot.object is not None:
+            text = self._object(slot.object)
+            return f" fp{-8 * (spi + 1)}={text}" if text else ""
         return "" if types == "????????" else f" fp{-8 * (spi + 1)}={types}"
+
+    def _object(self, part: SlotObject) -> str:
+        """Return the text of an object's slot, "" where another slot tells of it."""
+        kind = part.type
+        if isinstance(kind, IterType):
+            if not part.is_first:
+                return ""
+            state = "active" if part.active else "drained"
+            word = "ref_id" if self._offsets_apart else "id"
+            return f"iter_{kind.name}({word}={part.ref},state={state},depth={part.depth})"
+        return "ffffffff"
 
     def snapshot(self, snap: Snapshot) -> str:
         """Return one state line without its line end (kernel: print_verifier_state)."""
-        frameno, regs, slots = snap
+        frameno, regs, slots, refs = snap
         parts = [f" frame{frameno}:"] if frameno else []
         parts += [f" R{i}={self.reg(reg, frameno)}" for i, reg in regs]
         parts += [self.slot(spi, slot, frameno) for spi, slot in slots]
+        if refs and refs[0]:
+            parts.append(" refs=" + ",".join(str(ref) for ref in refs if ref))
         return "".join(parts)
 
 
@@ -124,8 +157,14 @@ def _shifted(s: bounds.Scalar, off: int) -> bounds.Scalar:
     )  # fmt: skip
 
 
-def take(frame: FuncState, regs: int = ALL_REGS, slots: int = ALL_SLOTS) -> Snapshot:
-    """Return what is now in the registers and slots whose bits are set, for later printing."""
+def take(
+    frame: FuncState,
+    regs: int = ALL_REGS,
+    slots: int = ALL_SLOTS,
+    refs: Sequence[Ref] = (),
+) -> Snapshot:
+    """Return what is now in the registers and slots whose bits are set, for later printing; and
+    the numbers of *refs*."""
     values = frame.regs
     return (
         frame.frameno,
@@ -137,6 +176,7 @@ def take(frame: FuncState, regs: int = ALL_REGS, slots: int = ALL_SLOTS) -> Snap
         tuple(sorted((i, slot) for i, slot in frame.stack.items() if slots >> i & 1))
         if slots and frame.stack
         else (),
+        tuple(ref.id for ref in refs),
     )
 
 
@@ -170,6 +210,8 @@ class Log:
         self._insn_text = insn_text
         self._entries: list[_Entry] = []
         self._after_insn = -1  # where the log ended after the last insn's text
+        #: Gives the references that the current path holds.
+        self.refs: Callable[[], Sequence[Ref]] = tuple
         #: Registers and slots of the current frame touched since the last print.
         self.regs = self.slots = 0
 
@@ -195,7 +237,7 @@ class Log:
         """Print what was touched (kernel: print_insn_state)."""
         if not (self.regs or self.slots):
             return
-        snap = take(frame, self.regs, self.slots)
+        snap = take(frame, self.regs, self.slots, self.refs())
         if self._after_insn == len(self._entries):
             self._entries.append((_APPEND, snap))
         else:
@@ -204,7 +246,7 @@ class Log:
 
     def full_state(self, lead: str, frame: FuncState) -> None:
         """Print *lead* and everything in *frame*."""
-        self._entries.append((lead, take(frame)))
+        self._entries.append((lead, take(frame, refs=self.refs())))
 
     def truncate(self, length: int) -> None:
         """Go back to where the log had *length* entries (kernel: bpf_vlog_reset).

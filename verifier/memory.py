@@ -18,7 +18,9 @@ from verifier.env import Env, Step
 from verifier.reasons import Reason, Reject
 from verifier.state import (
     UNKNOWN_REG,
+    Base,
     FuncState,
+    Mod,
     RegState,
     RegType,
     const_reg,
@@ -44,13 +46,13 @@ _MAP_VALUE, _MAP_PTR = RegType.MAP_VALUE, RegType.MAP_PTR
 _PACKETS = (RegType.PACKET, RegType.PACKET_META)
 
 _REGION = {
-    RegType.STACK: RegionKind.STACK,
-    RegType.CTX: RegionKind.CTX,
-    RegType.PACKET: RegionKind.PACKET,
-    RegType.PACKET_META: RegionKind.PACKET,
-    RegType.MAP_VALUE: RegionKind.MAP_VALUE,
-    RegType.MEM: RegionKind.MEM,
-    RegType.ARENA: RegionKind.ARENA,
+    Base.STACK: RegionKind.STACK,
+    Base.CTX: RegionKind.CTX,
+    Base.PACKET: RegionKind.PACKET,
+    Base.PACKET_META: RegionKind.PACKET,
+    Base.MAP_VALUE: RegionKind.MAP_VALUE,
+    Base.MEM: RegionKind.MEM,
+    Base.ARENA: RegionKind.ARENA,
 }
 _CTX_RESULT = {
     CtxKind.SCALAR: UNKNOWN_REG,
@@ -214,7 +216,7 @@ def _note_pointer(env: Env, idx: int, kind: RegType) -> None:
         env.pointer_types[idx] = kind
     elif before is not kind and (before in _EXCLUSIVE or kind in _EXCLUSIVE):
         raise Reject(Reason.SAME_INSN)
-    env.note_access(idx, _REGION[kind])
+    env.note_access(idx, _REGION[kind.base])
 
 
 def _note_atomic(env: Env, idx: int, kind: RegType) -> None:
@@ -261,7 +263,7 @@ def load(
     if kind in _PACKETS:
         check_packet_access(env, regno, pointer, at, size)
         return UNKNOWN_REG
-    if kind is RegType.MEM:
+    if kind.base is Base.MEM and not kind.may_be_null:
         check_mem_access(env, regno, pointer, at, size)
         return UNKNOWN_REG
     if kind is _MAP_PTR:
@@ -298,8 +300,8 @@ def save(
         if not env.prog_type.packet_write:
             raise Reject(Reason.PACKET_READ_ONLY)
         check_packet_access(env, regno, pointer, at, size)
-    elif kind is RegType.MEM:
-        check_mem_access(env, regno, pointer, at, size)
+    elif kind.base is Base.MEM and not kind.may_be_null:
+        check_mem_access(env, regno, pointer, at, size, write=True)
     else:
         if kind is _MAP_PTR:
             _check_map_ptr(env, regno, pointer, at, write=True)
@@ -412,9 +414,18 @@ def check_map_access(
 
 
 def check_mem_access(
-    env: Env, regno: int, pointer: RegState, off: int, size: int, *, zero_ok: bool = False
+    env: Env,
+    regno: int,
+    pointer: RegState,
+    off: int,
+    size: int,
+    *,
+    write: bool = False,
+    zero_ok: bool = False,
 ) -> None:
     """Check an access of *size* bytes at `pointer + off` (with the pointer's own) to memory."""
+    if write and pointer.type.mods & Mod.RDONLY:
+        raise Reject(Reason.RDONLY_WRITE, reg=regno, type=pointer.type.label)
     detail = f"invalid access to memory, mem_size={pointer.arg} off={{off}} size={{size}}"
     check_region(env, regno, pointer, off, size, pointer.arg, detail, zero_ok=zero_ok)
 

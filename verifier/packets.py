@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from verifier.branches import replace_regs
-from verifier.state import UNKNOWN_REG, Base, RegState, VerifierState
+from verifier.state import UNKNOWN_REG, Base, RegState, VerifierState, replace_regs
 
 __all__ = ["forget_packets"]
 

@@ -186,6 +186,12 @@ class Reason(Enum):
         "variable offset stack pointer cannot be passed into helper function; "
         "var_off={var_off} off={off} size={size}",
     )
+    STACK_OBJECT_READ = (EACCES, "invalid read from stack off {off}+{at} size {size}")
+    STACK_HELPER_OBJECT = (EACCES, "invalid read from stack R{reg} off {off}+{at} size {size}")
+    STACK_VAR_OBJECT = (
+        EACCES,
+        "invalid read from stack R{reg} var_off {var_off}+{at} size {size}",
+    )
     SPILL_SIZE = (EACCES, "invalid size of register spill")
     FILL_SIZE = (EACCES, "invalid size of register fill")
     SPILL_CALLER = (EINVAL, "cannot spill pointers to stack into stack frame of the caller")
@@ -292,6 +298,34 @@ class Reason(Enum):
         EINVAL,
         "At subprogram exit the register R{reg} is not a scalar value ({type})",
     )
+    # references, regions, objects on the stack
+    UNRELEASED = (EINVAL, "{prefix} would lead to reference leak")
+    IN_LOCK = (EINVAL, "{prefix} cannot be used inside bpf_spin_lock-ed region")
+    IN_IRQ = (EINVAL, "{prefix} cannot be used inside bpf_local_irq_save-ed region")
+    IN_RCU = (EINVAL, "{prefix} cannot be used inside bpf_rcu_read_lock-ed region")
+    IN_PREEMPT = (EINVAL, "{prefix} cannot be used inside bpf_preempt_disable-ed region")
+    CALL_UNDER_LOCK = (EINVAL, "function calls are not allowed while holding a lock")
+    RCU_NESTED = (EINVAL, "nested rcu read lock (kernel function {name})")
+    RCU_UNMATCHED = (EINVAL, "unmatched rcu read unlock (kernel function {name})")
+    PREEMPT_UNMATCHED = (
+        EINVAL,
+        "unmatched attempt to enable preemption (kernel function {name})",
+    )
+    IRQ_NOT_STACK = (EINVAL, "{arg} doesn't point to an irq flag on stack")
+    IRQ_NOT_UNINIT = (EINVAL, "expected uninitialized irq flag as {arg}")
+    IRQ_NOT_INIT = (EINVAL, "expected an initialized irq flag as {arg}")
+    IRQ_CLASS = (
+        EINVAL,
+        "irq flag acquired by {kept} kfuncs cannot be restored with {used} kfuncs",
+    )
+    IRQ_ORDER = (
+        EACCES,
+        "cannot restore irq state out of order, expected id={id} acquired at insn_idx={insn}",
+    )
+    ITER_NOT_STACK = (EINVAL, "{arg} expected pointer to an iterator on stack")
+    ITER_NOT_UNINIT = (EINVAL, "expected uninitialized iter_{name} as {arg}")
+    ITER_NOT_INIT = (EINVAL, "expected an initialized iter_{name} as {arg}")
+    RDONLY_WRITE = (EACCES, "R{reg} cannot write into {type}")
 
     # limits
     TOO_LARGE = (E2BIG, "BPF program is too large. Processed {count} insn")

@@ -30,7 +30,7 @@ MAX_VAR_OFF = 1 << 29
 
 _SCALAR = RegType.SCALAR
 _EMPTY = StackSlot(EMPTY_TYPES)
-_TO_MISC = str.maketrans("r", "m")
+_TO_MISC = str.maketrans("ridf", "mmmm")
 
 
 def check_bounds(
@@ -198,12 +198,15 @@ def fill(
     low, high = check_bounds(env, owner, regno, pointer, off, size, write=False)
     if pointer.scalar.mask:
         _note_reads(env, owner, low, high + size)
+        _check_no_object(regno, pointer, owner, low, high + size, size)
         return _fill_variable(env, owner, low, high + size)
     spi, at = divmod(-low - 1, 8)
     env.log.slots |= 1 << spi
     env.stack_live.read(env.cur, owner.frameno, 1 << spi)
     slot = owner.stack.get(spi, _EMPTY)
     read = slot.types[at - size + 1 : at + 1]
+    if slot.object is not None:
+        raise Reject(Reason.STACK_OBJECT_READ, off=low, at=0, size=size)
     spilled = slot.spilled
     if spilled is None or slot.types[7] != "r":
         return ZERO_REG if read == "0" * size else UNKNOWN_REG
@@ -290,9 +293,30 @@ def check_helper_range(
         return
     if not raw or pointer.scalar.mask:
         _note_reads(env, owner, low, high + size)
+    if not raw:
+        _check_no_object(regno, pointer, owner, low, high + size, size)
     if not write and not raw:
         return  # with all privileges every byte may be read
     scrub(env, owner, low, high + size)
+
+
+def _check_no_object(
+    regno: int, pointer: RegState, owner: FuncState, low: int, end: int, size: int
+) -> None:
+    """Refuse to read [low, end) where an iterator, a dynptr or an IRQ flag lies there."""
+    for at in range(low, end):
+        slot = owner.stack.get((-at - 1) // 8)
+        if slot is None or slot.object is None:
+            continue
+        if pointer.scalar.mask:
+            raise Reject(
+                Reason.STACK_VAR_OBJECT,
+                reg=regno,
+                var_off=var_off_text(pointer.scalar),
+                at=at - low,
+                size=size,
+            )
+        raise Reject(Reason.STACK_HELPER_OBJECT, reg=regno, off=low, at=at - low, size=size)
 
 
 def scrub(env: Env, owner: FuncState, low: int, end: int) -> None:

@@ -6,7 +6,7 @@ lists of references only. Mutation happens in `FuncState` and `VerifierState` al
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from enum import Enum, Flag, auto, unique
 from functools import cache
 from typing import ClassVar, NamedTuple
@@ -30,9 +30,11 @@ __all__ = [
     "RefKind",
     "RegState",
     "RegType",
+    "SlotObject",
     "StackSlot",
     "VerifierState",
     "const_reg",
+    "replace_regs",
     "scalar_reg",
 ]
 
@@ -246,20 +248,45 @@ def const_reg(value: int) -> RegState:
     return RegState(_SCALAR, const(value))
 
 
+class SlotObject(NamedTuple):
+    """What a kfunc or helper keeps in stack slots: an iterator, a dynptr, an IRQ flag.
+
+    Attributes:
+        type: which kind of it: a `bpfvm.proto` value, equal for the same kind.
+        id: its own number; 0 for none.
+        ref: number of the reference it stands for; of an iterator's further slots 0.
+        is_first: it is the slot where the object begins (its lowest address).
+        active: an iterator may have more items.
+        depth: how many items an iterator has given on this path.
+    """
+
+    type: Hashable
+    id: int = 0
+    ref: int = 0
+    is_first: bool = True
+    active: bool = True
+    depth: int = 0
+
+
 class StackSlot(NamedTuple):
     """Eight bytes of stack.
 
     Attributes:
         types: one character per byte, the byte nearest to the frame pointer first:
-            `?` never written, `m` some data, `0` zero, `r` part of a spilled register.
+            `?` never written, `m` some data, `0` zero, `r` part of a spilled register; and for
+            all eight at once `i` an iterator, `d` a dynptr, `f` an IRQ flag.
         spilled: the register of the `r` bytes, which run from the slot's lowest address.
+        object: what the slot is part of, where it is `i`, `d` or `f`.
     """
 
     types: str
     spilled: RegState | None = None
+    object: SlotObject | None = None
 
 
 EMPTY_TYPES = "????????"
+#: Characters of slots that hold an object.
+OBJECT_TYPES = frozenset("idf")
 SPILL_TYPES = "rrrrrrrr"
 
 
@@ -373,3 +400,18 @@ class VerifierState:
         if frameno == len(self.frames) - 1:
             return self.insn_idx
         return self.frames[frameno + 1].callsite
+
+
+def replace_regs(state: VerifierState, change: Callable[[RegState], RegState | None]) -> None:
+    """Let *change* replace registers, spilled ones too, in all frames; None keeps one."""
+    for frame in state.frames:
+        regs = frame.regs
+        for regno, reg in enumerate(regs):
+            new = change(reg)
+            if new is not None:
+                regs[regno] = new
+        for spi, slot in frame.stack.items():
+            if slot.spilled is not None:
+                new = change(slot.spilled)
+                if new is not None:
+                    frame.stack[spi] = slot._replace(spilled=new)

@@ -12,8 +12,8 @@ from bpfvm.program import MapFacts, Program
 from bpfvm.proto import Registry
 from bpfvm.rules import KernelRules
 from bpfvm.xlated import Stats, Verdict
-from verifier import privs
 from verifier.bounds import contradictions
+from verifier.caps import check_attributes
 from verifier.cfg import check_program
 from verifier.collector import rare_collections
 from verifier.depth import check_stack_depth
@@ -66,7 +66,9 @@ def verify(
     walk: Walk | None = None
     try:
         with rare_collections():
-            env.start(check_program(program, facts, registry, map_types, prog_type, rules))
+            env.start(
+                check_program(program, facts, registry, map_types, prog_type, rules, privileges)
+            )
             _log_head(env)
             walk = Walk(env)
             walk.run()
@@ -108,7 +110,7 @@ def contradicts(
 def _check_attributes(
     program: Program, prog_type: ProgType | None, privileges: Privileges
 ) -> Reject | None:
-    refused = privs.check_attributes(privileges, program.prog_type, len(program.insns))
+    refused = check_attributes(privileges, program.prog_type, len(program.insns))
     if refused is None and prog_type is None:
         return Reject(Reason.BAD_PROG_TYPE, name=program.prog_type)
     return refused

@@ -14,6 +14,7 @@ from verifier.callkit import check_memory, check_size, check_unmoved
 from verifier.env import Env
 from verifier.memory import check_ctx_pointer
 from verifier.precision import mark_slot
+from verifier.privs import check_leak
 from verifier.reasons import Reason, Reject
 from verifier.state import FuncState, RegState, RegType
 from verifier.transfer import readable
@@ -63,6 +64,7 @@ def check_arg(env: Env, frame: FuncState, call: Call, regno: int, arg: ArgType) 
     """Check one helper argument (kernel: check_func_arg)."""
     reg = readable(frame, regno)
     if arg is ArgType.ANYTHING:
+        check_leak(env, regno, reg, "helper function")
         return
     kind = reg.type
     if kind in _PACKETS and not (call.proto.pkt_access and env.prog_type.packet):

@@ -14,6 +14,7 @@ from verifier.domain import Domain
 from verifier.env import Env, Step
 from verifier.fields import check_fields
 from verifier.precision import mark_reg
+from verifier.privs import check_comparison
 from verifier.resources import drop
 from verifier.state import (
     ADD_CONST,
@@ -93,6 +94,8 @@ def compile_jcond(env: Env, idx: int, insn: Insn, row: InsnDef, target: int) -> 
     def step(env: Env, frame: FuncState) -> int:
         a = readable(frame, dst)
         b = readable(frame, src) if is_reg else imm
+        if b.type is not _SCALAR and not (a.type in _PACKET_TYPES and b.type in _PACKET_TYPES):
+            check_comparison(env, src, b)
         taken, ways = None, None
         if dst == src and is_reg and env.rules.same_register_decided:
             taken = _same_taken(op, width, a)
@@ -140,8 +143,10 @@ def compile_jcond(env: Env, idx: int, insn: Insn, row: InsnDef, target: int) -> 
                 keep = env.rules.null_check_keeps_id
                 _settle_null(env.cur, nullable.id, is_null=op is JmpOp.JNE, keeps_id=keep)
                 _settle_null(other, nullable.id, is_null=op is JmpOp.JEQ, keeps_id=keep)
-        elif is_reg and width == 64:
-            _compare_pointers(env, other, op, dst, src, a, b)
+            else:
+                check_comparison(env, dst, a)
+        elif not (is_reg and width == 64 and _compare_pointers(env, other, op, dst, src, a, b)):
+            check_comparison(env, dst, a)
         if env.log.on:
             env.log.state(idx, frame)
         return next_idx
@@ -326,17 +331,18 @@ def _compare_pointers(
     src: int,
     a: RegState,
     b: RegState,
-) -> None:
-    """Learn from comparing two registers of which one at least is a pointer."""
+) -> bool:
+    """Learn from comparing two registers of which one at least is a pointer; say whether they
+    are a packet pointer and its bound."""
     if a.type is _SCALAR or b.type is _SCALAR:
-        return
+        return False
     if a.type.may_be_null != b.type.may_be_null and op in (JmpOp.JEQ, JmpOp.JNE):
         equal = there if op is JmpOp.JEQ else env.cur
         regno, reg, pointer = (dst, a, b) if a.type.may_be_null else (src, b, a)
         if _is_surely_set(env, pointer):
             equal.frames[-1].regs[regno] = reg._replace(type=_proven(reg))
-        return
-    _compare_packet(env.cur, there, op, dst, src, a, b)
+        return False
+    return _compare_packet(env.cur, there, op, dst, src, a, b)
 
 
 def _is_end(pointer: RegState, end: RegState) -> bool:
@@ -370,21 +376,22 @@ def _compare_packet(
     src: int,
     a: RegState,
     b: RegState,
-) -> None:
+) -> bool:
     if op not in _PROOFS:
-        return
+        return False
     if _is_end(a, b):
         pointer, regno = a, dst
     elif _is_end(b, a):
         pointer, regno, op = b, src, _FLIPPED[op]
     else:
-        return
+        return False
     when_taken, is_strict = _PROOFS[op]
     inside, outside = (there, here) if when_taken else (here, there)
     _prove(inside, pointer, is_strict)
     if pointer.type is RegType.PACKET:
         regs = outside.frames[-1].regs
         regs[regno] = regs[regno]._replace(arg=AT_PKT_END if is_strict else BEYOND_PKT_END)
+    return True
 
 
 def _prove(state: VerifierState, pointer: RegState, is_strict: bool) -> None:

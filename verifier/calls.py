@@ -18,6 +18,7 @@ from verifier.callkit import (
     clear_caller_saved,
     note_call,
 )
+from verifier.caps import grants_helper
 from verifier.env import Env, Step
 from verifier.kfuncs import compile_kfunc
 from verifier.reasons import Reason, Reject
@@ -61,6 +62,8 @@ def _compile_helper(env: Env, idx: int, number: int) -> Step:
             raise Reject(Reason.HELPER_INVALID, name="unknown", id=number)
         raise Reject(Reason.NOT_SUPPORTED, what=f"helper #{number}")
     if proto.prog_types is not None and env.program.prog_type not in proto.prog_types:
+        raise Reject(Reason.HELPER_PROG_TYPE, name=proto.name, id=number)
+    if not grants_helper(env.privs, number):
         raise Reject(Reason.HELPER_PROG_TYPE, name=proto.name, id=number)
     if proto.gpl_only and not env.program.is_gpl:
         raise Reject(Reason.HELPER_GPL)

@@ -14,9 +14,11 @@ from bpfvm.context import ProgType, Sleepable
 from bpfvm.insn import Insn
 from bpfvm.isa import CallKind, Kind, LdKind
 from bpfvm.maps.base import MapTraits, MapType, MapTypes
+from bpfvm.privileges import Privileges
 from bpfvm.program import MapFacts, Program
 from bpfvm.proto import IterStep, Registry
 from bpfvm.rules import KernelRules
+from verifier.caps import check_arena, check_back_edges, check_calls_allowed
 from verifier.effects import Effects, effects_of
 from verifier.fields import check_fields, check_regs
 from verifier.reasons import Reason, Reject
@@ -72,6 +74,7 @@ def check_program(
     map_types: MapTypes,
     prog_type: ProgType,
     rules: KernelRules,
+    privs: Privileges,
 ) -> Cfg:
     """Run the passes before the walk.
 
@@ -81,11 +84,12 @@ def check_program(
     insns = program.insns
     if rules.ldimm64_last_first and insns[-1].opcode == _LDIMM64:
         raise Reject(Reason.LDIMM64_INVALID)
-    starts = _find_subprogs(program, registry)
+    starts = _find_subprogs(program, registry, privs)
     _check_layout(insns, starts)
     rows: list[isa.InsnDef | None] = [None] * len(insns)
     cfg = Cfg(starts, rows)
-    cfg.arena = _check_insns(program, facts, map_types, rules, rows)
+    cfg.arena = _check_insns(program, facts, map_types, rules, privs, rows)
+    check_back_edges(privs, insns, successors)
     _check_reachable(insns, cfg)
     _mark_item_calls(program, registry, cfg)
     _check_sleepable(program, prog_type, rules)
@@ -97,13 +101,14 @@ def check_program(
     return cfg
 
 
-def _find_subprogs(program: Program, registry: Registry) -> list[int]:
+def _find_subprogs(program: Program, registry: Registry, privs: Privileges) -> list[int]:
     insns = program.insns
     starts = {0}
     for idx, insn in enumerate(insns):
         is_call = insn.opcode == _CALL and insn.src == CallKind.LOCAL.value
         is_func = insn.opcode == _LDIMM64 and insn.src == LdKind.FUNC.value
         if is_call or is_func:
+            check_calls_allowed(privs)
             target = idx + insn.imm + 1
             if not 0 <= target < len(insns):
                 raise Reject(Reason.CALL_DESTINATION)
@@ -111,6 +116,7 @@ def _find_subprogs(program: Program, registry: Registry) -> list[int]:
                 raise Reject(Reason.TOO_MANY_SUBPROGS)
             starts.add(target)
         elif insn.opcode == _CALL and insn.src == CallKind.KFUNC.value:
+            check_calls_allowed(privs)
             _check_kfunc(program, registry, insn.imm)
     return sorted(starts)
 
@@ -142,6 +148,7 @@ def _check_insns(
     facts: Sequence[MapFacts],
     map_types: MapTypes,
     rules: KernelRules,
+    privs: Privileges,
     rows: list[isa.InsnDef | None],
 ) -> int | None:
     """Check opcodes, maps and (7.3) fields of all insns; fill *rows*; return the arena's index."""
@@ -164,7 +171,7 @@ def _check_insns(
                 raise Reject(Reason.LDIMM64_RESERVED)
             index = _check_ldimm64(program, facts, insn, insns[idx + 1])
             if index is not None:
-                arena = _use_map(program, facts, map_types, rules, index, used, arena)
+                arena = _use_map(program, facts, map_types, rules, privs, index, used, arena)
                 if insn.src == LdKind.MAP_IDX_VALUE.value:
                     traits = map_types.traits(facts[index].defn)
                     _check_direct_value(facts[index], traits, insns[idx + 1].imm, rules)
@@ -226,6 +233,7 @@ def _use_map(
     facts: Sequence[MapFacts],
     map_types: MapTypes,
     rules: KernelRules,
+    privs: Privileges,
     index: int,
     used: set[int],
     arena: int | None,
@@ -247,6 +255,7 @@ def _use_map(
         return arena
     if arena is not None:
         raise Reject(Reason.ONE_ARENA)
+    check_arena(privs)
     if not facts[index].user_vm_start:
         raise Reject(Reason.ARENA_NO_ADDRESS)
     return index

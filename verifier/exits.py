@@ -38,6 +38,7 @@ def _check_subprog_result(env: Env, frame: FuncState) -> None:
     if subprog is not None and subprog.params is not None and subprog.ret is None:
         return  # void
     reg = readable(frame, 0)
+    check_return(env, 0, reg)
     if reg.type is RegType.SCALAR:
         return
     if reg.type is RegType.ARENA and env.rules.arena_type_tags:

@@ -15,6 +15,7 @@ from verifier import bounds, stack, tnum
 from verifier.bounds import UNKNOWN, Scalar, var_off_text
 from verifier.domain import RANGES, Domain
 from verifier.env import Env, Step
+from verifier.privs import check_leak
 from verifier.reasons import Reason, Reject
 from verifier.state import (
     UNKNOWN_REG,
@@ -170,6 +171,7 @@ def compile_atomic(_env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
     """Return the step of a read-modify-write."""
     dst, src, off, size, op = insn.dst, insn.src, insn.off, row.size, row.op
     reads = (src, dst, 0) if op is AtomicOp.CMPXCHG else (src, dst)
+    values = (0, src) if op is AtomicOp.CMPXCHG else (src,)
     refused = guard(reads)
     if refused:
         return refused
@@ -178,6 +180,8 @@ def compile_atomic(_env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
     def step(env: Env, frame: FuncState) -> int:
         for regno in reads:
             readable(frame, regno)
+        for regno in values:
+            check_leak(env, regno, frame.regs[regno], "mem")
         pointer = frame.regs[dst]
         kind = pointer.type
         if kind in _NOT_ATOMIC or (kind is _ARENA and row.fetch and op in _NOT_ON_ARENA):
@@ -293,14 +297,18 @@ def save(
     elif kind is _ARENA:
         pass
     elif kind is _MAP_VALUE:
+        check_leak(env, value_regno, value, "map")
         check_map_access(env, regno, pointer, at, size, write=True)
     elif kind is _CTX:
+        check_leak(env, value_regno, value, "ctx")
         _access_ctx(env, idx, regno, pointer, off, size, write=True, sx=False)
     elif kind in _PACKETS:
         if not env.prog_type.packet_write:
             raise Reject(Reason.PACKET_READ_ONLY)
+        check_leak(env, value_regno, value, "packet")
         check_packet_access(env, regno, pointer, at, size)
     elif kind.base is Base.MEM and not kind.may_be_null:
+        check_leak(env, value_regno, value, "mem")
         check_mem_access(env, regno, pointer, at, size, write=True)
     else:
         if kind is _MAP_PTR:

@@ -121,7 +121,24 @@ class Reason(Enum):
     ARENA_ALU64_MIX = (EINVAL, "same insn cannot be used with and without arena pointer")
 
     # what only the privileged may do
+    CALLS_PERM = (
+        EPERM,
+        "loading/calling other bpf or kernel functions are allowed for CAP_BPF and CAP_SYS_ADMIN",
+    )
+    ARENA_PERM = (EPERM, "CAP_BPF and CAP_PERFMON are required to use arena")
+    BACK_EDGE = (EINVAL, "back-edge from insn {insn} to {target}")
     LEAK_RETURN = (EACCES, "R{reg} leaks addr as return value")
+    LEAK_INTO = (EACCES, "R{reg} leaks addr into {into}")
+    PTR_UNARY = (EACCES, "R{reg} pointer arithmetic prohibited")
+    PTR_PART = (EACCES, "R{reg} partial copy of pointer")
+    PTR_SIGN_PART = (EACCES, "R{reg} sign-extension part of pointer")
+    PTR_COMPARED = (EACCES, "R{reg} pointer comparison prohibited")
+    STACK_LEAK = (EACCES, "leaking pointer from stack off {off}")
+    SPILL_CORRUPTED = (EACCES, "attempt to corrupt spilled pointer on stack")
+    STACK_VAR_PROHIBITED = (
+        EACCES,
+        "R{reg} variable offset stack access prohibited for !root, var_off={var_off}",
+    )
 
     # memory
     INVALID_MEM = (EACCES, "R{reg} invalid mem access '{type}'")
@@ -186,9 +203,9 @@ class Reason(Enum):
         "variable offset stack pointer cannot be passed into helper function; "
         "var_off={var_off} off={off} size={size}",
     )
-    STACK_OBJECT_READ = (EACCES, "invalid read from stack off {off}+{at} size {size}")
-    STACK_HELPER_OBJECT = (EACCES, "invalid read from stack R{reg} off {off}+{at} size {size}")
-    STACK_VAR_OBJECT = (
+    STACK_UNREADABLE = (EACCES, "invalid read from stack off {off}+{at} size {size}")
+    STACK_UNREADABLE_ARG = (EACCES, "invalid read from stack R{reg} off {off}+{at} size {size}")
+    STACK_UNREADABLE_VAR = (
         EACCES,
         "invalid read from stack R{reg} var_off {var_off}+{at} size {size}",
     )

@@ -1,7 +1,7 @@
 """Stack accesses: what a frame's slots hold, byte by byte, and what spills and fills keep.
 
-Rules: Linux 6.18 (check_stack_read, check_stack_write and kin) with all privileges: bytes that
-were never written may be read and give an unknown scalar.
+Rules: Linux 6.18 (check_stack_read, check_stack_write and kin). Bytes that
+were never written may be read by the privileged, and give an unknown scalar.
 """
 
 from __future__ import annotations
@@ -9,6 +9,13 @@ from __future__ import annotations
 from verifier.bounds import var_off_text
 from verifier.env import Env
 from verifier.precision import mark_reg, mark_slot
+from verifier.privs import (
+    check_overwrite,
+    check_spill_leak,
+    check_stack_range,
+    check_stack_read,
+    lowest_readable,
+)
 from verifier.reasons import Reason, Reject
 from verifier.state import (
     EMPTY_TYPES,
@@ -50,7 +57,8 @@ def check_bounds(
         low, high = s.smin + off, s.smax + off
     else:
         low = high = s.smin + off
-    if low < -MAX_STACK or low > -1:
+    lowest = -MAX_STACK if write else lowest_readable(env, frame)
+    if low < lowest or low > -1:
         is_low = True
     elif high + size > 0:
         is_low = False
@@ -108,9 +116,11 @@ def store(
     spi, at = divmod(-low - 1, 8)
     env.log.slots |= 1 << spi
     slot = owner.stack.get(spi, _EMPTY)
+    check_overwrite(env, slot, size)
     if size == 8:
         env.stack_live.write(owner.frameno, 1 << spi)
-    if value is not None and (value.type is not _SCALAR or low % 8 == 0):
+    tracked = low % 8 == 0 and env.privs.bpf_capable
+    if value is not None and (value.type is not _SCALAR or tracked):
         if value.type is not _SCALAR:
             if size != 8:
                 raise Reject(Reason.SPILL_SIZE)
@@ -199,6 +209,7 @@ def fill(
     if pointer.scalar.mask:
         _note_reads(env, owner, low, high + size)
         _check_no_object(regno, pointer, owner, low, high + size, size)
+        check_stack_range(env, owner, regno, pointer, low, high + size, size)
         return _fill_variable(env, owner, low, high + size)
     spi, at = divmod(-low - 1, 8)
     env.log.slots |= 1 << spi
@@ -206,13 +217,16 @@ def fill(
     slot = owner.stack.get(spi, _EMPTY)
     read = slot.types[at - size + 1 : at + 1]
     if slot.object is not None:
-        raise Reject(Reason.STACK_OBJECT_READ, off=low, at=0, size=size)
+        raise Reject(Reason.STACK_UNREADABLE, off=low, at=0, size=size)
     spilled = slot.spilled
     if spilled is None or slot.types[7] != "r":
+        check_stack_read(env, read, low, size)
         return ZERO_REG if read == "0" * size else UNKNOWN_REG
     if slot.types == SPILL_TYPES and size == 8:
         if to_reg:
             env.note_stack(owner.frameno, spi)
+        else:
+            check_spill_leak(env, spilled, low)
         return spilled
     if spilled.type is not _SCALAR:
         raise Reject(Reason.FILL_SIZE)
@@ -264,6 +278,7 @@ def _narrow_fill(
         if spilled.scalar.umax >= 1 << 8 * size:
             return spilled._replace(id=0, off=0)
         return spilled
+    check_stack_read(env, read, low, size)
     if read == "r" * size and _is_zero(spilled):
         env.note_stack(owner.frameno, spi)
         return ZERO_REG
@@ -295,8 +310,9 @@ def check_helper_range(
         _note_reads(env, owner, low, high + size)
     if not raw:
         _check_no_object(regno, pointer, owner, low, high + size, size)
+        check_stack_range(env, owner, regno, pointer, low, high + size, size)
     if not write and not raw:
-        return  # with all privileges every byte may be read
+        return
     scrub(env, owner, low, high + size)
 
 
@@ -310,13 +326,13 @@ def _check_no_object(
             continue
         if pointer.scalar.mask:
             raise Reject(
-                Reason.STACK_VAR_OBJECT,
+                Reason.STACK_UNREADABLE_VAR,
                 reg=regno,
                 var_off=var_off_text(pointer.scalar),
                 at=at - low,
                 size=size,
             )
-        raise Reject(Reason.STACK_HELPER_OBJECT, reg=regno, off=low, at=at - low, size=size)
+        raise Reject(Reason.STACK_UNREADABLE_ARG, reg=regno, off=low, at=at - low, size=size)
 
 
 def scrub(env: Env, owner: FuncState, low: int, end: int) -> None:

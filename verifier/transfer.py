@@ -18,6 +18,7 @@ from verifier import bounds
 from verifier.bounds import UNKNOWN, ZERO, Scalar
 from verifier.env import Env, Step
 from verifier.precision import mark_reg
+from verifier.privs import check_mov, check_unary
 from verifier.reasons import Reason, Reject
 from verifier.state import (
     ADD_CONST,
@@ -202,7 +203,7 @@ def _alu_pointer(
 ) -> RegState:
     """Return the result of arithmetic of which at least one side is a pointer."""
     if a.type is not _SCALAR and b.type is not _SCALAR:
-        if op is AluOp.SUB:
+        if op is AluOp.SUB and env.privs.allow_ptr_leaks:
             return UNKNOWN_REG
         raise Reject(Reason.PTR_PTR, reg=dst, op=op.symbol)
     pointer, delta = (a, b) if b.type is _SCALAR else (b, a)
@@ -213,7 +214,7 @@ def _alu_pointer(
     if bounds.is_broken(delta.scalar):
         return UNKNOWN_REG
     if width == 32:
-        if op is AluOp.SUB:
+        if op is AluOp.SUB and env.privs.allow_ptr_leaks:
             return UNKNOWN_REG
         raise Reject(Reason.PTR_ALU32, reg=dst)
     label = pointer.type.label
@@ -304,8 +305,9 @@ def _unary(idx: int, dst: int, transfer: Callable[[Scalar], Scalar]) -> Step:
     if refused:
         return refused
 
-    def step(_env: Env, frame: FuncState) -> int:
+    def step(env: Env, frame: FuncState) -> int:
         reg = readable(frame, dst)
+        check_unary(env, dst, reg)
         frame.regs[dst] = (
             RegState(_SCALAR, transfer(reg.scalar)) if reg.type is _SCALAR else UNKNOWN_REG
         )
@@ -386,6 +388,7 @@ def _mov32(idx: int, insn: Insn) -> Step:
     def step(env: Env, frame: FuncState) -> int:
         reg = readable(frame, src)
         if reg.type is not _SCALAR:
+            check_mov(env, src, reg, 32)
             frame.regs[dst] = RegState(_SCALAR, env.domain.mov32(UNKNOWN))
             return idx + 1
         fits = bounds.is_u32(reg.scalar)
@@ -406,6 +409,7 @@ def _movsx(idx: int, insn: Insn, row: InsnDef) -> Step:
     def step(env: Env, frame: FuncState) -> int:
         reg = readable(frame, src)
         if reg.type is not _SCALAR:
+            check_mov(env, src, reg, width)
             unknown = UNKNOWN if width == 64 else env.domain.mov32(UNKNOWN)
             frame.regs[dst] = RegState(_SCALAR, unknown)
             return idx + 1

@@ -10,6 +10,7 @@ from pathlib import Path
 import verifier
 from bpfvm.judge import program_of
 from bpfvm.maps.base import MapType
+from bpfvm.privileges import PRIVILEGED, Privileges
 from bpfvm.program import MapFacts, Program
 from bpfvm.rules import KERNELS, NEWEST, KernelRules
 from bpfvm.vectors import Vector, Wanted, read_vectors
@@ -61,6 +62,7 @@ def verdict_of(
     kernel: str = NEWEST,
     log_level: int = 0,
     mem_size: int | None = None,
+    privileges: Privileges = PRIVILEGED,
 ) -> Verdict:
     """Return the verdict on *program* with its maps created."""
     return verifier.verify(
@@ -71,6 +73,7 @@ def verdict_of(
         rules=KernelRules.of(kernel),
         log_level=log_level,
         mem_size=mem_size,
+        privileges=privileges,
     )
 
 

@@ -316,6 +316,17 @@ class Btf:
                 tags.setdefault((t.ref, t.extra[0][0]), set()).add(t.name)
         return {key: frozenset(names) for key, names in tags.items()}
 
+    @cached_property
+    def func_tags(self) -> Mapping[str, tuple[str, ...]]:
+        """The decl tags of each function itself, not of its parameters, by the function's name."""
+        tags: dict[str, list[str]] = {}
+        for t in self.types:
+            if t.kind is BtfKind.DECL_TAG and t.extra[0][0] == -1:
+                target = self.type(t.ref)
+                if target.kind is BtfKind.FUNC:
+                    tags.setdefault(target.name, []).append(t.name)
+        return {name: tuple(found) for name, found in tags.items()}
+
     def func_linkage(self, func: BtfType) -> Linkage:
         """Return the linkage of a FUNC."""
         return Linkage.GLOBAL if func.vlen == VarInfo.GLOBAL else Linkage.STATIC

@@ -16,12 +16,12 @@ from bpfvm.btf import Btf, BtfExt, BtfKind, CoreReloc, FuncInfo, LineRecord
 from bpfvm.context import match_section
 from bpfvm.elf import Elf, Reloc, Section, Symbol
 from bpfvm.elfmaps import ObjectMaps
-from bpfvm.errors import LoadError
+from bpfvm.errors import LoadError, NotSupported
 from bpfvm.insn import MAX_INSNS, SLOT, Insn, decode
 from bpfvm.isa import CallKind, Kind, LdKind
 from bpfvm.program import LineInfo, Linkage, Param, Program, Subprog
 
-__all__ = ["link_function", "link_programs"]
+__all__ = ["Linked", "link_function", "link_programs"]
 
 #: Where subprogs live.
 _TEXT = ".text"
@@ -77,31 +77,46 @@ class _Tables:
         return self.slots[index][func.start // SLOT : func.end // SLOT]
 
 
+@dataclass(slots=True)
+class Linked:
+    """The programs of an object by name in file order, the errors of those that have one, and
+    the section and the decl tags of each."""
+
+    programs: dict[str, Program] = field(default_factory=dict)
+    broken: dict[str, LoadError] = field(default_factory=dict)
+    sections: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
 def link_programs(
     elf: Elf,
     btf: Btf | None,
     ext: BtfExt | None,
     maps: ObjectMaps,
     available: Container[str] = (),
-) -> tuple[dict[str, Program], dict[str, LoadError]]:
-    """Return the programs of *elf* by name in file order, and the errors of those that have one."""
+) -> Linked:
+    """Return the programs of *elf*."""
     entries = _functions(elf)
     tables = _tables(elf, btf, ext, maps, entries, available)
-    programs: dict[str, Program] = {}
-    broken: dict[str, LoadError] = {}
+    out = Linked()
+    programs, broken = out.programs, out.broken
     for func in entries:
         if func.section.name == _TEXT:
             continue
         name = func.name
         if name in programs or name in broken:
             name = f"{name}@{func.section.name}+{func.start:#x}"
+        out.sections[name] = func.section.name
+        if btf is not None:
+            out.tags[name] = btf.func_tags.get(func.name, ())
         try:
             programs[name] = _Linker(tables, func).program()
         except LoadError as err:
             # What BTF complains of names the file already.
             reason = str(err).removeprefix(f"{elf.origin}: ")
-            broken[name] = elf.error(f"program '{func.name}': {reason}")
-    return programs, broken
+            complaint = f"{elf.origin}: program '{func.name}': {reason}"
+            broken[name] = type(err)(complaint)
+    return out
 
 
 def link_function(
@@ -181,7 +196,7 @@ class _Linker:
         section = name.removeprefix("?")  # libbpf: not loaded unless asked for
         matched = match_section(section)
         if matched is None:
-            raise LoadError(f"section '{name}': no program type that we support has this name")
+            raise NotSupported(f"section '{name}': no program type that we support has this name")
         if self.main.symbol.bind == Symbol.LOCAL:
             raise LoadError(f"section '{name}': static programs are not supported")
         prog_type, sleepable = matched
@@ -249,7 +264,7 @@ class _Linker:
         core = self.tables.ext.core if self.tables.ext else {}
         for reloc in _within(core, func):
             slot = (reloc.insn_off - func.start) // SLOT
-            raise LoadError(f"{where}insn {slot}: not supported yet: CO-RE relocation")
+            raise NotSupported(f"{where}insn {slot}: not supported yet: CO-RE relocation")
 
     # -- relocations --------------------------------------------------------------------------
 
@@ -271,7 +286,7 @@ class _Linker:
                     raise LoadError("incomplete ldimm64")
                 target = self._resolve(func, base, slot, reloc, row)
             except LoadError as err:
-                raise LoadError(f"{where}insn {slot}: {err}") from None
+                raise type(err)(f"{where}insn {slot}: {err}") from None
             if target is not None:
                 yield target
                 is_call = row is not None and row.kind is Kind.CALL
@@ -345,6 +360,8 @@ class _Linker:
             self.insns[at + 1] = self.insns[at + 1]._replace(imm=s32(first + offset))
             return None
         place = maps.by_place.get((section.index, offset))
+        if (section.index, offset) in maps.broken:
+            raise maps.broken[section.index, offset]
         if place is None:
             raise LoadError(
                 f"'{symbol.place}': no map or variable at {offset:#x} of section '{section.name}'"
@@ -357,7 +374,7 @@ class _Linker:
         """The address of a kfunc only ever tells whether there is one: 0 is none, as in libbpf."""
         name, available = symbol.name, symbol.name in self.tables.available
         if name not in self.tables.kfuncs or not (available or symbol.bind == Symbol.WEAK):
-            raise LoadError(f"not supported yet: address of extern '{name}'")
+            raise NotSupported(f"not supported yet: address of extern '{name}'")
         self.insns[at] = insn._replace(imm=int(available))
         self.insns[at + 1] = self.insns[at + 1]._replace(imm=0)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from bpfvm.bits import u32, u64
 from bpfvm.btf import Btf, BtfKind, VarInfo
 from bpfvm.elf import Elf, Section, Symbol
-from bpfvm.errors import LoadError
+from bpfvm.errors import LoadError, NotSupported
 from bpfvm.maps.base import MapFlags, MapType
 from bpfvm.program import GlobalVar, MapDef
 
@@ -35,12 +35,14 @@ class ObjectMaps:
     Attributes:
         defs: by map index.
         by_place: map index by (section index, offset) in `.maps`.
+        broken: why a map there is not supported, by the same: programs that refer to it are not.
         data: (map index, value offset of the section's first byte) by data section index.
         symbols: variables by name.
     """
 
     defs: list[MapDef] = field(default_factory=list)
     by_place: dict[tuple[int, int], int] = field(default_factory=dict)
+    broken: dict[tuple[int, int], NotSupported] = field(default_factory=dict)
     data: dict[int, tuple[int, int]] = field(default_factory=dict)
     symbols: dict[str, GlobalVar] = field(default_factory=dict)
 
@@ -85,8 +87,13 @@ def _read_defined(elf: Elf, btf: Btf | None, maps: ObjectMaps) -> None:
             )
         found.append((place, var))
     for place, var in sorted(found, key=lambda f: f[0].value):
+        try:
+            defn = _defined_map(elf, btf, var)
+        except NotSupported as err:
+            maps.broken[section.index, place.value] = err
+            continue
         maps.by_place[section.index, place.value] = len(maps.defs)
-        maps.defs.append(_defined_map(elf, btf, var))
+        maps.defs.append(defn)
     arenas = [d.name for d in maps.defs if d.map_type == MapType.ARENA]
     if len(arenas) > 1:
         raise elf.error(
@@ -122,7 +129,7 @@ def _defined_map(elf: Elf, btf: Btf, var: VarInfo) -> MapDef:
                 raise error(f"field '{name}': its type is {pointer.kind.name}, expected PTR")
             sizes[f"{name}_size"] = btf.size_of(pointer.ref)
         elif name == "values":
-            raise error("not supported yet: inner maps")
+            raise NotSupported(f"map '{var.name}': not supported yet: inner maps")
         else:
             raise error(f"unknown field '{name}'")
     for name, size in sizes.items():

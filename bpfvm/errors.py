@@ -12,6 +12,7 @@ __all__ = [
     "InternalError",
     "LoadError",
     "MapError",
+    "NotSupported",
     "RunFault",
     "RunRefused",
     "bug_report",
@@ -33,6 +34,10 @@ class AsmError(BpfError):
 
 class LoadError(BpfError):
     """A file or byte string that does not hold a program we can load."""
+
+
+class NotSupported(LoadError):
+    """What libbpf or the kernel may take, and we don't yet."""
 
 
 class MapError(BpfError):

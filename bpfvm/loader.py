@@ -101,10 +101,18 @@ def load_elf(data: bytes, origin: str, kfuncs: Container[str] = ()) -> ObjectFil
         LoadError: not a BPF object, damaged, or without any program.
     """
     elf, btf, ext, maps = _read_elf(data, origin)
-    programs, broken = link_programs(elf, btf, ext, maps, kfuncs)
-    if not programs and not broken:
+    linked = link_programs(elf, btf, ext, maps, kfuncs)
+    if not linked.programs and not linked.broken:
         raise LoadError(f"{origin}: no programs: no function in a section such as 'xdp'")
-    return ObjectFile(origin, programs, tuple(maps.defs), broken, maps.symbols)
+    return ObjectFile(
+        origin,
+        linked.programs,
+        tuple(maps.defs),
+        linked.broken,
+        maps.symbols,
+        linked.sections,
+        linked.tags,
+    )
 
 
 def load_function(data: bytes, origin: str, name: str, prog_type: str) -> ObjectFile:

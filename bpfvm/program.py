@@ -181,10 +181,14 @@ class GlobalVar:
 class ObjectFile:
     """All that one source holds. Programs that could not be linked stand in *broken*, each with
     its error: no program of a file keeps another from loading. *symbols* are its variables in
-    .data, .bss, .rodata and the arena, by name."""
+    .data, .bss, .rodata and the arena, by name. Of an ELF object *sections* tells the section of
+    each program, and *tags* the decl tags that its BTF has for the program's function, in their
+    order."""
 
     origin: str
     programs: Mapping[str, Program]
     maps: tuple[MapDef, ...] = ()
     broken: Mapping[str, LoadError] = field(default_factory=dict)
     symbols: Mapping[str, GlobalVar] = field(default_factory=dict)
+    sections: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from bpfvm.errors import BpfError, LoadError, bug_report
 from bpfvm.judge import Options, Row, judge_vector
+from bpfvm.judge_object import tests_in
 from bpfvm.vectors import has_sections, read_vectors
 
 __all__ = ["Test", "answers", "main", "tests_of"]
@@ -33,7 +34,7 @@ def tests_of(file: str) -> list[Test]:
         BpfError: it can't be read, or holds no tests.
     """
     if Path(file).suffix.lower() not in (".data", ".s", ".asm"):
-        raise LoadError(f"{file}: not supported yet: tests of objects")
+        return tests_in(file)
     text = _read(file)
     if not has_sections(text):
         return [(Path(file).stem, partial(_skipped, file))]

@@ -1,0 +1,244 @@
+"""How the verifier's words, logs and verdicts changed between kernels: for tests that were written
+for an older kernel (6.12's selftests) and are judged by a newer one's rules.
+
+`WORDINGS` is the table of messages: a pattern of a test is looked for as written, and in each
+wording that replaced it up to the kernel that is asked for. `CHANGES` lists single tests that end
+otherwise, each with what the kernel does now; how a row used one is always told.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum, unique
+
+from bpfvm.rules import KERNELS
+
+__all__ = ["CHANGES", "WORDINGS", "Change", "What", "Wording", "changes_of", "wordings_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """From kernel *since* on, what matched *old* reads *new*: a template of `re.sub`, in which
+    `<1+1>` is the number in group 1 plus one, and which may have `{{regex}}` pieces as the
+    patterns of tests do."""
+
+    since: str
+    old: str
+    new: str
+
+
+@unique
+class What(Enum):
+    """What a change changed."""
+
+    VERDICT = "verdict"
+    LOG = "log"
+    RETVAL = "retval"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """From kernel *since* on, the test *program* of the object *stem* ends otherwise: the other
+    verdict, another log, or a retval that depends on more than the program. *why* tells what the
+    kernel does now."""
+
+    since: str
+    what: What
+    stem: str
+    program: str
+    why: str
+
+
+_NEGATIVE = "min value is negative, either use unsigned index or do a if (index >=0) check."
+_SLEEPS_IN = (
+    "{{rcu_read_lock region|non-preemptible region|IRQ-disabled region|lock region|"
+    "non-sleepable prog}}"
+)
+
+WORDINGS: tuple[Wording, ...] = (
+    # -- since 6.12 --
+    # Marks of liveness are not printed any more.
+    Wording("6.18", r"\b(R\d+|fp-\d+)_(?:rw|r|w)D?=", r"\1="),
+    # -- since 6.18 --
+    # Arguments are named by their register.
+    Wording(
+        "7.3",
+        r"\barg#(\d+) arg#(\d+) memory, len pair",
+        r"R<1+1> and R<2+1> memory, len pair",
+    ),
+    Wording("7.3", r"\barg#(\d+) expected for (bpf_\w+)_impl\(\)", r"R<1+1> expected for \2()"),
+    Wording("7.3", r"\barg#(\d+)\b", "R<1+1>"),
+    Wording("7.3", r"\bas arg #(\d+)", "as R<1+1>"),
+    Wording("7.3", r"\bto trusted arg(\d+)", "to trusted R<1+1>"),
+    Wording("7.3", r"\bto helper arg(\d+)", r"to helper R\1"),
+    Wording("7.3", r"\b(kernel function \S+) args#(\d+) expected", r"\1 R<2+1> expected"),
+    # What is released.
+    Wording(
+        "7.3",
+        r"R(\d+) must be referenced when passed to release function",
+        r"release helper {{\\S+}} expects referenced PTR_TO_BTF_ID passed to R\1",
+    ),
+    Wording(
+        "7.3",
+        r"release kernel function (\S+) expects refcounted PTR_TO_BTF_ID",
+        r"release kfunc \1 expects referenced PTR_TO_BTF_ID passed to R{{\\d}}",
+    ),
+    Wording("7.3", r"(R\d+) is not a known constant'?", r"\1 is not a const"),
+    Wording(
+        "7.3",
+        r"(\w+ pointer in )R1( map_uid=\d+ doesn't match map pointer in )R2( map_uid=\d+)",
+        r"\1R{{\\d}}\2R{{\\d}}\3",
+    ),
+    # A fixed offset is part of the range.
+    Wording(
+        "7.3",
+        r"(misaligned (?:\w+ )?access off (?:2\+)?)0\+(-?\d+\+-?\d+ size)",
+        r"\1\2",
+    ),
+    Wording(
+        "7.3",
+        r"(misaligned (?:\w+ )?access off (?:2\+)?\([^)]*\))\+0(\+-?\d+ size)",
+        r"\1\2",
+    ),
+    Wording("7.3", r"\b((?:map_value|pkt|mem|rdonly_mem)\([^)]*),off=(-?\d+)", r"\1,imm=\2"),
+    Wording(
+        "7.3",
+        r"(R\d+) offset is outside of the packet",
+        r"\1 {{min|max}} value is outside of the allowed memory range",
+    ),
+    Wording("7.3", r"(R\d+) offset is outside of the packet", rf"\1 {_NEGATIVE}"),
+    Wording("7.3", r"invalid access to packet, off=-\d+.*", _NEGATIVE),
+    Wording(
+        "7.3",
+        r"(invalid access to packet, )off=\d+ (size=\d+, R\d+\()id=.*\)",
+        r"\1off={{-?\\d+}} \2id={{\\d+,off=-?\\d+,r=\\d+}})",
+    ),
+    Wording("7.3", r"(R\d+) min value is outside of the allowed memory range", rf"\1 {_NEGATIVE}"),
+    Wording("7.3", r"invalid access to map value(, value_size=\d+ off=-\d+ size=\d+)?", _NEGATIVE),
+    Wording(
+        "7.3",
+        r"(\w+ pointer offset )-?\d+( is not allowed)",
+        r"\1{{-?\\d+}}\2",
+    ),
+    Wording(
+        "7.3",
+        r"value -?\d+ makes (\w+) pointer be out of bounds",
+        r"\1 pointer offset {{-?\\d+}} is not allowed",
+    ),
+    Wording(
+        "7.3",
+        r"(R\d+) invalid (\w+) buffer access: off=(-\d+), size=\d+",
+        r"\1 invalid negative \2 buffer offset: off=\3, var_off={{-?\\d+}}",
+    ),
+    # Where a call may not sleep.
+    Wording(
+        "7.3",
+        r"helper call might sleep in a non-sleepable prog",
+        rf"sleepable helper {{{{\\S+}}}} in {_SLEEPS_IN}",
+    ),
+    Wording(
+        "7.3",
+        r"(sleepable helper \S+) (?:in rcu_read_lock|within .*)",
+        rf"\1 in {_SLEEPS_IN}",
+    ),
+    Wording("7.3", r"(kernel func \S+ is sleepable within) .*", rf"\1 {_SLEEPS_IN}"),
+    Wording(
+        "7.3",
+        r"global functions that may sleep are not allowed in .*",
+        rf"sleepable global function {{{{\\S+}}}}() called in {_SLEEPS_IN}",
+    ),
+    Wording(
+        "7.3",
+        r"expected an RCU CS when using (\S+)",
+        r"kernel func \1 requires RCU critical section protection",
+    ),
+    Wording(
+        "7.3",
+        r"(Global function \S+) doesn't return scalar\.",
+        r"\1 return value not void or scalar.",
+    ),
+    Wording(
+        "7.3",
+        r"Only fentry/fexit/fmod_ret, lsm, iter, uprobe, and struct_ops programs can be sleepable",
+        r"Program of this type cannot be sleepable",
+    ),
+    # What a lookup in a map of maps or sockets gives has its own type before the null check.
+    Wording("7.3", r"\bmap_value_or_null\b", r"{{(map_ptr|xdp_sock|sock)_or_null}}"),
+)
+
+_UNREAD = "a register that is not read any more follows no branch of the scalar it is linked to"
+_FILLED = "user space fills the map before the run"
+
+CHANGES: tuple[Change, ...] = (
+    Change(
+        "6.18",
+        What.LOG,
+        "verifier_bounds_deduction",
+        "deducing_bounds_from_const_10",
+        "the negation of a known number is known",
+    ),
+    *(
+        Change("6.18", What.LOG, "verifier_scalar_ids", name, _UNREAD)
+        for name in (
+            *("linked_regs_bpf_k", "linked_regs_bpf_x_src", "linked_regs_bpf_x_dst"),
+            *("linked_regs_broken_link", "precision_many_frames", "precision_two_ids"),
+            "linked_regs_too_many_regs",
+        )
+    ),
+    Change(
+        "7.3",
+        What.LOG,
+        "verifier_bounds",
+        "bounds_deduct_two_overlaps",
+        "a range that wraps in one sign prints no bounds of that sign",
+    ),
+    Change(
+        "6.18",
+        What.RETVAL,
+        "verifier_array_access",
+        "a_read_only_array_1_1",
+        _FILLED,
+    ),
+    *(
+        Change("6.18", What.RETVAL, "verifier_value_ptr_arith", name, _FILLED)
+        for name in (
+            *("alu_with_different_scalars_1", "value_ptr_known_scalar_5"),
+            *("value_ptr_known_scalar_6", "unknown_scalar_value_ptr_2"),
+            *("unknown_scalar_value_ptr_3", "value_ptr_unknown_scalar_2_1"),
+        )
+    ),
+)
+
+
+def _is_in_force(since: str, kernel: str) -> bool:
+    return KERNELS.index(kernel) >= KERNELS.index(since)
+
+
+def wordings_of(text: str, kernel: str) -> tuple[str, ...]:
+    """Return *text* and what replaced it up to *kernel*, each once."""
+    found = [text]
+    for row in WORDINGS:
+        if not _is_in_force(row.since, kernel):
+            continue
+        for known in tuple(found):
+            new = _PLUS.sub(lambda m: str(int(m[1]) + 1), re.sub(row.old, _filled(row.new), known))
+            if new not in found:
+                found.append(new)
+    return tuple(found)
+
+
+_PLUS = re.compile(r"<(\d+)\+1>")
+
+
+def _filled(template: str) -> str:
+    return re.sub(r"<(\d)\+1>", r"<\\\1+1>", template)
+
+
+def changes_of(stem: str, program: str, kernel: str) -> dict[What, Change]:
+    """Return what changed for *program* of the object *stem* up to *kernel*."""
+    return {
+        row.what: row
+        for row in CHANGES
+        if (row.stem, row.program) == (stem, program) and _is_in_force(row.since, kernel)
+    }

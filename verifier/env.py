@@ -24,7 +24,7 @@ from verifier.liveness import StackLiveness
 from verifier.log import Log, RegPrinter, Snapshot
 from verifier.prototype import GlobalArg
 from verifier.reasons import Reason, Reject
-from verifier.state import FuncState, LinkedReg, RegType, VerifierState
+from verifier.state import FP_REG, FuncState, LinkedReg, RegType, StackAccess, VerifierState
 
 __all__ = ["PATH_END", "Env", "Pending", "Step"]
 
@@ -91,6 +91,8 @@ class Env:
         self._texts: dict[int, str] = {}
         self.cfg = Cfg([0], [])
         self.stack_live: StackLiveness
+        #: Per slot, the registers (without r10) that may be read from there on.
+        self.live_regs: list[tuple[int, ...]] = []
         self.cur: VerifierState
         self.insn_idx = 0
         self.prev_insn = -1
@@ -122,6 +124,8 @@ class Env:
         self.cfg = cfg
         self.stack_depth = [0] * len(cfg.starts)
         self.stack_live = StackLiveness(self.insns, cfg, self.log)
+        numbers = {mask: tuple(r for r in range(FP_REG) if mask >> r & 1) for mask in set(cfg.live)}
+        self.live_regs = [numbers[mask] for mask in cfg.live]
 
     @property
     def arena(self) -> int | None:
@@ -182,17 +186,21 @@ class Env:
 
     def note_stack(self, frameno: int, spi: int) -> None:
         """Record that the current insn spills to or fills from a slot."""
-        cur = self.cur
-        older, idx, _, linked = cur.history  # type: ignore[misc]  # set before each step
-        cur.history = (older, idx, (frameno, spi), linked)
-        cur.history_len += 1
+        self._note((frameno, spi), None)
 
     def note_linked(self, linked: Sequence[LinkedReg]) -> None:
         """Record which linked scalars the current branch refines together."""
+        self._note(None, tuple(linked))
+
+    def _note(self, access: StackAccess | None, linked: tuple[LinkedReg, ...] | None) -> None:
         cur = self.cur
-        older, idx, access, _ = cur.history  # type: ignore[misc]  # set before each step
-        cur.history = (older, idx, access, tuple(linked))
-        cur.history_len += 1
+        before = cur.history[-1]
+        if not isinstance(before, int):
+            cur.history[-1] = (before[0], access or before[1], linked or before[2])
+            return
+        cur.history[-1] = (before, access, linked or ())
+        if before not in self.cfg.jump:  # else it is recorded already
+            cur.history_len += 1
 
     def note_access(self, idx: int, kind: RegionKind) -> None:
         """Record what the memory operand of slot *idx* points to on this path."""

@@ -50,23 +50,22 @@ _IGNORED = frozenset("?m")
 class Ids:
     """A bijection between the ids of two states, built as it is asked for."""
 
-    __slots__ = ("_new", "_old", "_temporary")
+    __slots__ = ("_pairs", "_temporary")
 
     def __init__(self) -> None:
-        self._old: dict[int, int] = {}
-        self._new: dict[int, int] = {}
+        self._pairs: dict[int, int] = {}
         self._temporary = ADD_CONST << 1
 
     def match(self, old: int, cur: int) -> bool:
         """Say whether *old* and *cur* may be each other's (kernel: check_ids)."""
         if not old or not cur:
             return not old and not cur
-        known = self._old.get(old)
+        known = self._pairs.get(old)
         if known is not None:
             return known == cur
-        if cur in self._new:
+        if cur in self._pairs.values():
             return False
-        self._old[old], self._new[cur] = cur, old
+        self._pairs[old] = cur
         return True
 
     def match_scalar(self, old: int, cur: int) -> bool:
@@ -82,22 +81,43 @@ def covers(env: Env, old: VerifierState, cur: VerifierState, mode: Mode) -> bool
     ids = Ids()
     if not _same_duties(old, cur, ids):
         return False
-    live = env.cfg.live
     lenient_ids = env.rules.pointer_off_in_range
     same_types = mode is _EXACT or (mode is _RANGES and not env.rules.loops_ignore_misc)
     top = len(cur.frames) - 1
-    for frameno, (a, b) in enumerate(zip(old.frames, cur.frames, strict=True)):
+    for frameno, a in enumerate(old.frames):
+        b = cur.frames[frameno]
         if a.callsite != b.callsite:
             return False
         at = cur.insn_idx if frameno == top else cur.frames[frameno + 1].callsite
-        mask = live[at]
-        old_regs, cur_regs = a.regs, b.regs
-        for regno in range(10):
-            if mask >> regno & 1 and not _reg_safe(
-                old_regs[regno], cur_regs[regno], ids, mode, lenient_ids
-            ):
+        if not _regs_safe(a.regs, b.regs, env.live_regs[at], ids, mode, lenient_ids):
+            return False
+        if a.stack and not _stack_safe(a, b, ids, mode, lenient_ids, same_types):
+            return False
+    return True
+
+
+def _regs_safe(
+    old: list[RegState],
+    cur: list[RegState],
+    live: tuple[int, ...],
+    ids: Ids,
+    mode: Mode,
+    lenient_ids: bool,
+) -> bool:
+    if mode is not _NOT_EXACT:
+        return all(_reg_safe(old[i], cur[i], ids, mode, lenient_ids) for i in live)
+    for regno in live:
+        a = old[regno]
+        kind = a.type
+        if kind is _NOT_INIT:
+            continue
+        b = cur[regno]
+        if kind is not b.type:
+            return False
+        if kind is _SCALAR:
+            if a.precise and not _scalar_safe(a, b, ids, lenient_ids):
                 return False
-        if not _stack_safe(a, b, ids, mode, lenient_ids, same_types):
+        elif not _reg_safe(a, b, ids, mode, lenient_ids):
             return False
     return True
 
@@ -115,14 +135,19 @@ def _same_duties(old: VerifierState, cur: VerifierState, ids: Ids) -> bool:
 
 
 def looks_same(old: VerifierState, cur: VerifierState) -> bool:
-    """Say quickly whether the current frames' registers are the same, marks and all ids aside."""
-    a, b = old.frames[-1], cur.frames[-1]
+    """Say quickly whether the current frames' registers are the same, marks aside."""
     if len(old.frames) != len(cur.frames):
         return False
-    return all(
-        x is y or (x.type is y.type and x[1:5] == y[1:5])
-        for x, y in zip(a.regs, b.regs, strict=True)
-    )
+    for x, y in zip(old.frames[-1].regs, cur.frames[-1].regs, strict=True):
+        if x is not y and (
+            x.type is not y.type
+            or x.scalar != y.scalar
+            or x.off != y.off
+            or x.id != y.id
+            or x.arg != y.arg
+        ):
+            return False
+    return True
 
 
 def _exactly(old: RegState, cur: RegState, ids: Ids) -> bool:

@@ -6,7 +6,6 @@ and the fall-through goes on; a path that ends takes up the branch left last.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import assert_never
 
 from bpfvm.bits import U32_MAX
@@ -32,10 +31,13 @@ from verifier.state import (
     NOT_INIT_REG,
     UNKNOWN_REG,
     FuncState,
+    LoopVisit,
     RegState,
     RegType,
+    StackSlot,
     VerifierState,
     const_reg,
+    with_precise,
 )
 from verifier.subprogs import compile_local_call, fp_reg, is_global
 from verifier.transfer import compile_alu, compile_end, compile_mov, compile_neg, guard
@@ -51,16 +53,8 @@ TEST_STATE_FREQ = 8
 #: Program types with legacy packet loads.
 _LD_ABS_TYPES = frozenset({"socket_filter", "sched_cls", "sched_act"})
 
-_SccKey = tuple[tuple[int, ...], int]
-
-
-@dataclass(slots=True)
-class _SccVisit:
-    """A loop being walked: the state it was entered with, and paths that came round again and
-    were found covered by a state whose marks are not complete yet."""
-
-    entry: VerifierState | None = None
-    backedges: list[tuple[VerifierState, VerifierState]] = field(default_factory=list)
+#: Call insns of the frames outside the loop, then the loop's number.
+_SccKey = tuple[int, ...]
 
 
 class Walk:
@@ -70,11 +64,12 @@ class Walk:
         self.env = env
         self.steps: list[Step | None] = [None] * len(env.insns)
         self._saved: dict[int, list[VerifierState]] = {}
-        self._visits: dict[_SccKey, _SccVisit] = {}
+        self._visits: dict[_SccKey, LoopVisit] = {}
         self.processed = 0
         self._jumps = 0
         self._saved_at = (0, 0)  # jumps and insns processed when a state was last saved
         self._after_branch = False
+        self._marks = _marks(env)
         self._always_save = bool(env.program.flags & TEST_STATE_FREQ)
         self._max_states = self._total = self._kept = self._evicted = self._peak = 0
         self._backedges = 0
@@ -158,9 +153,7 @@ class Walk:
         env = self.env
         env.cur.first_insn = idx
         steps = self.steps
-        prune, jump_points, log = env.cfg.prune, env.cfg.jump, env.log
-        seen, first_seen = env.seen, env.first_seen
-        rows = env.cfg.rows
+        marks, log = self._marks, env.log
         while True:
             self.processed += 1
             if self.processed > MAX_PROCESSED:
@@ -168,7 +161,8 @@ class Walk:
             cur = env.cur
             cur.insn_idx = env.insn_idx = idx
             cur.last_insn = env.prev_insn
-            if idx in prune and self._is_covered(cur, idx):
+            mark = marks[idx]
+            if mark & _PRUNE and self._is_covered(cur, idx):
                 if log.on:
                     self._log_safe(idx)
                 next_idx = self._pop()
@@ -176,21 +170,19 @@ class Walk:
                     return
                 idx = next_idx
                 continue
-            if idx in jump_points:
+            if mark & _JUMP_POINT:
                 cur.history_len += 1
             frame = cur.frames[-1]
             if log.on:
                 self._log_insn(idx, frame)
-            if not seen[idx]:
-                seen[idx] = 1
-                first_seen[idx] = take(frame)
             step = steps[idx]
             if step is None:
+                env.seen[idx] = 1
+                env.first_seen[idx] = take(frame)
                 step = steps[idx] = self._noted(idx, compile_step(env, idx))
-            cur.history = (cur.history, idx, None, ())
+            cur.history.append(idx)
             env.prev_insn = idx
-            row = rows[idx]
-            if row is not None and row.kind in _JUMPS:
+            if mark & _IS_JUMP:
                 self._jumps += 1
             idx = step(env, frame)
             if idx == PATH_END:
@@ -272,7 +264,7 @@ class Walk:
                     if not force and since_jumps < 20 and since_insns < 100:
                         add = False
                 else:
-                    is_loop = self._is_incomplete(old)
+                    is_loop = old.is_incomplete
                     mode = Mode.RANGES if is_loop else Mode.ANY_IMPRECISE
                     if covers(env, old, cur, mode):
                         self._hit(old, cur, idx, is_loop=is_loop)
@@ -299,7 +291,7 @@ class Walk:
     def _clean(self, old: VerifierState, cur: VerifierState) -> None:
         """Forget what is dead in *old*, all of whose paths are walked (kernel:
         clean_live_states)."""
-        if old.callsites != cur.callsites or self._is_incomplete(old):
+        if old.is_incomplete or old.callsites != cur.callsites:
             return
         old.cleaned = True
         env = self.env
@@ -318,11 +310,10 @@ class Walk:
             cur.history_len += 1
         self._propagate(old, cur)
         if is_loop:
-            key = self._scc_key(cur)
-            visit = self._visits.get(key) if key is not None else None
+            visit = old.visit
             if visit is None or visit.entry is None:
                 raise InternalError(f"a loop was closed at {idx} that was never entered")
-            self._log_scc("backedge", key)
+            self._log_scc("backedge", visit)
             visit.backedges.append((cur.copy(), old))
             self._backedges += 1
             self._note_peak()
@@ -338,7 +329,7 @@ class Walk:
             for spi, slot in frame.stack.items():
                 spilled = slot.spilled
                 if spilled is not None and spilled.precise and spilled.type is RegType.SCALAR:
-                    wanted.slots[frameno].add(spi)
+                    wanted.slots[frameno] |= 1 << spi
             if self.env.log.verbose and (names := wanted.names(frameno)):
                 self.env.log.line(f"frame {frameno}: propagating {names}")
         return bool(wanted) and mark_wanted(self.env, cur, wanted, skip_first=False)
@@ -352,7 +343,7 @@ class Walk:
         self._enter_scc(saved)
         cur.parent = saved
         cur.first_insn = idx
-        cur.history, cur.history_len = None, 0
+        cur.history, cur.history_len = [], 0
         self._saved.setdefault(key, []).append(saved)
         self._saved_at = (self._jumps, self.processed)
         self._total += 1
@@ -375,41 +366,37 @@ class Walk:
 
     # -- loops ---------------------------------------------------------------------------------
 
-    def _scc_key(self, state: VerifierState) -> _SccKey | None:
-        """Return which visit of which loop *state* is in (kernel: compute_scc_callchain)."""
+    def _enter_scc(self, state: VerifierState) -> None:
+        """Find which visit of which loop saved *state* is in (kernel: compute_scc_callchain,
+        maybe_enter_scc)."""
         scc = self.env.cfg.scc
-        calls: list[int] = []
+        key: tuple[int, ...] = ()
         for frameno in range(len(state.frames)):
             at = state.frame_insn(frameno)
             if scc[at]:
-                return tuple(calls), scc[at]
-            calls.append(at)
-        return None
+                break
+            key += (at,)
+        else:
+            return
+        key += (scc[at],)
+        visit = self._visits.get(key)
+        if visit is None:
+            visit = self._visits[key] = LoopVisit(f"({','.join(map(str, key))})")
+        state.visit = visit
+        if visit.entry is None:
+            visit.entry = state
+            self._log_scc("enter", visit)
 
-    def _enter_scc(self, state: VerifierState) -> None:
-        key = self._scc_key(state)
-        if key is not None:
-            visit = self._visits.setdefault(key, _SccVisit())
-            if visit.entry is None:
-                visit.entry = state
-                self._log_scc("enter", key)
-
-    def _log_scc(self, what: str, key: _SccKey | None) -> None:
-        if self.env.log.verbose and key is not None:
-            self.env.log.line(f"SCC {what} ({','.join(map(str, (*key[0], key[1])))})")
-
-    def _is_incomplete(self, state: VerifierState) -> bool:
-        key = self._scc_key(state)
-        visit = self._visits.get(key) if key is not None else None
-        return visit is not None and bool(visit.backedges)
+    def _log_scc(self, what: str, visit: LoopVisit) -> None:
+        if self.env.log.verbose:
+            self.env.log.line(f"SCC {what} {visit.text}")
 
     def _leave_scc(self, state: VerifierState) -> None:
         """When a loop is walked to the end, complete the marks of the paths that came round."""
-        key = self._scc_key(state)
-        visit = self._visits.get(key) if key is not None else None
+        visit = state.visit
         if visit is None or visit.entry is not state:
             return
-        self._log_scc("exit", key)
+        self._log_scc("exit", visit)
         visit.entry = None
         self._backedges -= len(visit.backedges)
         for _ in range(MAX_ROUNDS):
@@ -483,13 +470,29 @@ class Walk:
 def _forget_marks(frame: FuncState) -> None:
     for regno, reg in enumerate(frame.regs):
         if reg.precise:
-            frame.regs[regno] = reg._replace(precise=False)
+            frame.regs[regno] = with_precise(reg, False)
     for spi, slot in frame.stack.items():
         if slot.spilled is not None and slot.spilled.precise:
-            frame.stack[spi] = slot._replace(spilled=slot.spilled._replace(precise=False))
+            frame.stack[spi] = StackSlot(slot.types, with_precise(slot.spilled, False))
 
 
 _JUMPS = frozenset({Kind.JA, Kind.JCOND, Kind.MAY_GOTO, Kind.CALL, Kind.CALLX, Kind.EXIT})
+#: What the walk has to know of a slot, as bits: equal states are looked for; it is reached out of
+#: line; it is a jump.
+_PRUNE, _JUMP_POINT, _IS_JUMP = 1, 2, 4
+
+
+def _marks(env: Env) -> bytearray:
+    cfg = env.cfg
+    marks = bytearray(len(env.insns) + 1)
+    for idx in cfg.prune:
+        marks[idx] |= _PRUNE
+    for idx in cfg.jump:
+        marks[idx] |= _JUMP_POINT
+    for idx, row in enumerate(cfg.rows):
+        if row is not None and row.kind in _JUMPS:
+            marks[idx] |= _IS_JUMP
+    return marks
 
 
 def compile_step(env: Env, idx: int) -> Step:

@@ -12,7 +12,16 @@ from __future__ import annotations
 from bpfvm.insn import Insn
 from bpfvm.isa import AtomicOp, CallKind, InsnDef, Kind
 from verifier.env import Env
-from verifier.state import FP_REG, History, LinkedReg, RegType, VerifierState
+from verifier.state import (
+    FP_REG,
+    Executed,
+    LinkedReg,
+    RegType,
+    StackAccess,
+    StackSlot,
+    VerifierState,
+    with_precise,
+)
 
 __all__ = ["Wanted", "mark_all_precise", "mark_reg", "mark_slot", "mark_wanted"]
 
@@ -29,13 +38,13 @@ class _GiveUpError(Exception):
 
 
 class Wanted:
-    """Registers (bit masks) and slots of each frame whose values are still to be traced."""
+    """Registers and slots (bit masks) of each frame whose values are still to be traced."""
 
     __slots__ = ("regs", "slots")
 
     def __init__(self, frames: int) -> None:
         self.regs = [0] * frames
-        self.slots: list[set[int]] = [set() for _ in range(frames)]
+        self.slots = [0] * frames
 
     def __bool__(self) -> bool:
         return any(self.regs) or any(self.slots)
@@ -47,13 +56,13 @@ class Wanted:
     def names(self, frameno: int) -> str:
         """Return `r2,r3,fp-8` of one frame, for the log."""
         names = [f"r{r}" for r in range(10) if self.regs[frameno] >> r & 1]
-        names += [f"fp{-8 * (spi + 1)}" for spi in sorted(self.slots[frameno])]
+        names += [f"fp{-8 * (spi + 1)}" for spi in _bits(self.slots[frameno])]
         return ",".join(names)
 
     def text(self, frameno: int) -> str:
         """Return `regs=r2,r3 stack=-8` of one frame, for the log."""
         regs = ",".join(f"r{r}" for r in range(10) if self.regs[frameno] >> r & 1)
-        slots = ",".join(str(-8 * (spi + 1)) for spi in sorted(self.slots[frameno]))
+        slots = ",".join(str(-8 * (spi + 1)) for spi in _bits(self.slots[frameno]))
         return f"regs={regs} stack={slots}"
 
 
@@ -73,7 +82,7 @@ def mark_slot(env: Env, frameno: int, spi: int) -> None:
     if cur.parent is None and not env.log.verbose:
         return
     wanted = Wanted(len(cur.frames))
-    wanted.slots[frameno].add(spi)
+    wanted.slots[frameno] |= 1 << spi
     mark_wanted(env, cur, wanted, skip_first=True)
 
 
@@ -84,9 +93,7 @@ def mark_wanted(env: Env, start: VerifierState, wanted: Wanted, *, skip_first: b
     """
     changed = False
     state: VerifierState = start
-    history = start.history
-    if skip_first and history is not None:
-        history = history[0]
+    history = start.history[:-1] if skip_first else start.history
     verbose = env.log.verbose
     last, later = start.insn_idx, -1
     while True:
@@ -131,28 +138,32 @@ def _is_promised(first: VerifierState, wanted: Wanted) -> bool:
     )
 
 
+def _bits(mask: int) -> list[int]:
+    """Return the numbers of the bits that are set, ascending."""
+    return [bit for bit in range(mask.bit_length()) if mask >> bit & 1]
+
+
 def _mark_state(state: VerifierState, wanted: Wanted) -> bool:
     """Mark *wanted* in saved *state*; what needs no further search leaves *wanted*."""
     changed = False
-    for frameno, frame in enumerate(state.frames[: len(wanted.regs)]):
-        mask = wanted.regs[frameno]
-        regno = 0
-        while mask >> regno:
-            if mask >> regno & 1:
-                reg = frame.regs[regno]
-                if reg.type is not _SCALAR or reg.precise:
-                    wanted.regs[frameno] &= ~(1 << regno)
-                else:
-                    frame.regs[regno] = reg._replace(precise=True)
-                    changed = True
-            regno += 1
-        for spi in sorted(wanted.slots[frameno]):
-            slot = frame.stack.get(spi)
+    for frameno, mask in enumerate(wanted.regs):
+        regs = state.frames[frameno].regs
+        for regno in _bits(mask) if mask else ():
+            reg = regs[regno]
+            if reg.type is not _SCALAR or reg.precise:
+                wanted.regs[frameno] &= ~(1 << regno)
+            else:
+                regs[regno] = with_precise(reg, True)
+                changed = True
+    for frameno, mask in enumerate(wanted.slots):
+        stack = state.frames[frameno].stack
+        for spi in _bits(mask) if mask else ():
+            slot = stack.get(spi)
             spilled = slot.spilled if slot is not None else None
             if slot is None or spilled is None or spilled.type is not _SCALAR or spilled.precise:
-                wanted.slots[frameno].discard(spi)
+                wanted.slots[frameno] &= ~(1 << spi)
             else:
-                frame.stack[spi] = slot._replace(spilled=spilled._replace(precise=True))
+                stack[spi] = StackSlot(slot.types, with_precise(spilled, True))
                 changed = True
     return changed
 
@@ -165,18 +176,18 @@ def mark_all_precise(start: VerifierState) -> bool:
         for frame in state.frames:
             for regno, reg in enumerate(frame.regs):
                 if reg.type is _SCALAR and not reg.precise:
-                    frame.regs[regno] = reg._replace(precise=True)
+                    frame.regs[regno] = with_precise(reg, True)
                     changed = True
             for spi, slot in frame.stack.items():
                 spilled = slot.spilled
                 if spilled is not None and spilled.type is _SCALAR and not spilled.precise:
-                    frame.stack[spi] = slot._replace(spilled=spilled._replace(precise=True))
+                    frame.stack[spi] = StackSlot(slot.types, with_precise(spilled, True))
                     changed = True
         state = state.parent
     return changed
 
 
-def _trace(env: Env, history: History | None, wanted: Wanted) -> bool:
+def _trace(env: Env, history: list[Executed], wanted: Wanted) -> bool:
     """Follow *wanted* back through *history*; return True when nothing is left to trace."""
     if not env.trails:
         env.trails = [
@@ -185,8 +196,13 @@ def _trace(env: Env, history: History | None, wanted: Wanted) -> bool:
         ]
     trails, rows, verbose = env.trails, env.cfg.rows, env.log.verbose
     top, rest = wanted.regs[-1], wanted.below()
-    while history is not None:
-        older, idx, access, linked = history
+    access: StackAccess | None
+    linked: tuple[LinkedReg, ...]
+    for executed in reversed(history):
+        if isinstance(executed, int):
+            idx, access, linked = executed, None, ()
+        else:
+            idx, access, linked = executed
         if verbose:
             wanted.regs[-1] = top
             frameno = len(wanted.regs) - 1
@@ -209,7 +225,6 @@ def _trace(env: Env, history: History | None, wanted: Wanted) -> bool:
         if not top and not rest:
             wanted.regs[-1] = 0
             return True
-        history = older
     wanted.regs[-1] = top
     return False
 
@@ -257,7 +272,7 @@ def _join_linked(wanted: Wanted, linked: tuple[LinkedReg, ...]) -> None:
         return
     for frameno, is_reg, at in linked:
         if frameno < len(wanted.regs) and (
-            wanted.regs[frameno] >> at & 1 if is_reg else at in wanted.slots[frameno]
+            (wanted.regs if is_reg else wanted.slots)[frameno] >> at & 1
         ):
             break
     else:
@@ -268,7 +283,7 @@ def _join_linked(wanted: Wanted, linked: tuple[LinkedReg, ...]) -> None:
         if is_reg:
             wanted.regs[frameno] |= 1 << at
         else:
-            wanted.slots[frameno].add(at)
+            wanted.slots[frameno] |= 1 << at
 
 
 def _back(env: Env, idx: int, row: InsnDef, access: tuple[int, int] | None, wanted: Wanted) -> None:
@@ -293,14 +308,14 @@ def _back(env: Env, idx: int, row: InsnDef, access: tuple[int, int] | None, want
             if regs[-1] & dst:
                 regs[-1] &= ~dst
                 if access is not None:
-                    wanted.slots[access[0]].add(access[1])
+                    wanted.slots[access[0]] |= 1 << access[1]
         case Kind.ST | Kind.STX | Kind.STORE_REL | Kind.ATOMIC:
             if regs[-1] & dst:
                 raise _GiveUpError  # a scalar can't address memory: a pointer was subtracted
             if row.kind is Kind.ATOMIC and row.fetch:
                 regs[-1] &= ~(1 if row.op is AtomicOp.CMPXCHG else src)
-            if access is not None and access[1] in wanted.slots[access[0]]:
-                wanted.slots[access[0]].discard(access[1])
+            if access is not None and wanted.slots[access[0]] >> access[1] & 1:
+                wanted.slots[access[0]] &= ~(1 << access[1])
                 if row.kind is not Kind.ST:
                     regs[-1] |= src
         case Kind.JCOND:
@@ -334,4 +349,4 @@ def _enter_callee(wanted: Wanted) -> None:
     r0 = wanted.regs[-1] & 1
     wanted.regs[-1] &= ~1
     wanted.regs.append(r0)
-    wanted.slots.append(set())
+    wanted.slots.append(0)

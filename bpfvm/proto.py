@@ -50,6 +50,8 @@ class ArgType(Enum):
     CONST_SIZE = auto()
     CONST_SIZE_OR_ZERO = auto()
     CTX = auto()
+    ALLOC_SIZE_OR_ZERO = auto()  # a known constant: size of the memory that is returned
+    RINGBUF_MEM = auto()  # a ring buffer's record
     # kfuncs
     SCALAR = auto()
     KF_MAP = auto()  # suffix __map: a map pointer; its type is tested at run time
@@ -69,6 +71,7 @@ class RetType(Enum):
     INT32 = auto()  # a C int: helpers sign-extend, kfuncs leave 32 bits (see verifier)
     VOID = auto()
     MAP_VALUE_OR_NULL = auto()
+    RINGBUF_MEM_OR_NULL = auto()  # as many bytes as argument ALLOC_SIZE_OR_ZERO says
     POINTER_AS_SCALAR = auto()  # kfunc returning void *: a scalar for the verifier
     ITEM_OR_NULL = auto()  # the iterator's next item, read-only
 

@@ -7,6 +7,7 @@ one. These short forms stand for what most programs begin with:
     lookup MAP    the same, and null leads to an exit
     packet N      r2 = start and r3 = end of an xdp packet, r4 = r2 + N proven to lie inside
     arena REG     make REG a pointer into the arena
+    reserve N     r0 is a record of N bytes of the ring buffer, or NULL
 
 and the maps `MAPS` are declared by being named.
 """
@@ -26,6 +27,7 @@ MAPS = {
     "rdonly": "type=hash key=4 value=16 entries=4 flags=0x80",
     "wronly": "type=hash key=4 value=16 entries=4 flags=0x100",
     "arena": "type=arena entries=16 extra=0x100000000000",
+    "ringbuf": "type=ringbuf entries=4096",
 }
 _FIND = """*(u32 *)(r10 - 4) = 0
 r2 = r10
@@ -43,6 +45,7 @@ if r4 <= r3 goto +2
 r0 = 0
 exit""",
     "arena": "{0} = map(arena)\n{0} = addr_space_cast({0}, 0, 1)",
+    "reserve": "r1 = map(ringbuf)\nr2 = {0}\nr3 = 0\ncall bpf_ringbuf_reserve",
 }
 _COMMENT = re.compile(r"(^|\s)(#|//)\s.*")
 _REPEATED = re.compile(r"(\d+)x (.*)")

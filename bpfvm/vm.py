@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import verifier
 from arena import kfuncs as arena_kfuncs
 from arena.arena import ArenaMap
-from bpfvm import helpers, iters, kfuncs, loader, regions, testrun
+from bpfvm import helpers, iters, kfuncs, loader, regions, ringbuf, testrun
 from bpfvm.context import PROG_TYPES, Sleepable
 from bpfvm.errors import BpfError, InternalError, RunFault
 from bpfvm.flow import find_subprogs
@@ -27,6 +27,7 @@ from bpfvm.interp import Interpreter
 from bpfvm.maps.array import ArrayMap
 from bpfvm.maps.base import Map, MapType, MapTypes
 from bpfvm.maps.hash import HashMap
+from bpfvm.maps.ringbuf import RingbufMap
 from bpfvm.memory import AddressSpace
 from bpfvm.privileges import PRIVILEGED, UNPRIVILEGED, Privileges
 from bpfvm.program import MapFacts, ObjectFile, Program
@@ -59,9 +60,14 @@ ENGINES = ("interp", "jit")
 #: Insns an unverified run may execute unless it says otherwise.
 SANDBOX_BUDGET = 10_000_000
 
-REGISTRY = Registry([helpers, kfuncs, regions, iters, arena_kfuncs])
+REGISTRY = Registry([helpers, kfuncs, regions, iters, ringbuf, arena_kfuncs])
 MAP_TYPES = MapTypes(
-    {MapType.ARRAY: ArrayMap, MapType.HASH: HashMap, MapType.ARENA: ArenaMap},
+    {
+        MapType.ARRAY: ArrayMap,
+        MapType.HASH: HashMap,
+        MapType.ARENA: ArenaMap,
+        MapType.RINGBUF: RingbufMap,
+    },
 )
 #: Helper numbers by name, as assembly text and listings use them.
 HELPER_IDS = {proto.name: number for number, proto in REGISTRY.helpers.items()}

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from bpfvm.bits import s64
+from bpfvm.bits import U32_MAX, s64
 from bpfvm.errors import InternalError
 from bpfvm.proto import ArgType, FuncProto
 from verifier.callkit import check_memory, check_size, check_unmoved
 from verifier.env import Env
 from verifier.memory import check_ctx_pointer
-from verifier.precision import mark_slot
+from verifier.precision import mark_reg, mark_slot
 from verifier.privs import check_leak
 from verifier.reasons import Reason, Reject
-from verifier.state import FuncState, RegState, RegType
+from verifier.state import FuncState, Mod, RegState, RegType
 from verifier.transfer import readable
 
 __all__ = ["Call", "check_arg"]
@@ -30,6 +30,7 @@ _MEMORY = (
     RegType.PACKET_META,
     RegType.MAP_VALUE,
     RegType.MEM,
+    RegType.MEM.having(Mod.RINGBUF),
 )
 _MEMORY_WORDS = "fp, pkt, pkt_meta, map_key, map_value, mem, ringbuf_mem, buf, trusted_ptr_"
 
@@ -39,25 +40,29 @@ _ACCEPTED: dict[ArgType, tuple[tuple[RegType, ...], str]] = {
     ArgType.MAP_KEY: (_MEMORY, _MEMORY_WORDS),
     ArgType.MAP_VALUE: (_MEMORY, _MEMORY_WORDS),
     ArgType.UNINIT_MAP_VALUE: (_MEMORY, _MEMORY_WORDS),
-    ArgType.MEM_RDONLY: (_MEMORY, _MEMORY_WORDS),
+    ArgType.MEM_RDONLY: ((*_MEMORY, RegType.MEM.having(Mod.RDONLY)), _MEMORY_WORDS),
     ArgType.UNINIT_MEM: (_MEMORY, _MEMORY_WORDS),
     ArgType.CONST_SIZE: ((RegType.SCALAR,), "scalar"),
     ArgType.CONST_SIZE_OR_ZERO: ((RegType.SCALAR,), "scalar"),
     ArgType.CTX: ((RegType.CTX,), "ctx"),
     ArgType.SCALAR: ((RegType.SCALAR,), "scalar"),
+    ArgType.ALLOC_SIZE_OR_ZERO: ((RegType.SCALAR,), "scalar"),
+    ArgType.RINGBUF_MEM: ((RegType.MEM.having(Mod.RINGBUF),), "ringbuf_mem"),
 }
 
 
 class Call:
     """What one helper call has shown so far, argument by argument."""
 
-    __slots__ = ("id", "key", "map_index", "name", "proto")
+    __slots__ = ("id", "key", "map_index", "mem_size", "name", "proto", "ref")
 
     def __init__(self, proto: FuncProto) -> None:
         self.proto = proto
         self.name, self.id = proto.name, proto.helper_id
         self.map_index: int | None = None
         self.key: int | None = None  # a map key that is a known constant
+        self.mem_size = 0  # of the memory it returns
+        self.ref = 0  # the reference that an argument holds
 
 
 def check_arg(env: Env, frame: FuncState, call: Call, regno: int, arg: ArgType) -> None:
@@ -74,6 +79,10 @@ def check_arg(env: Env, frame: FuncState, call: Call, regno: int, arg: ArgType) 
         raise Reject(Reason.ARG_TYPE, reg=regno, type=kind.label, expected=words)
     if kind is RegType.CTX:
         check_ctx_pointer(env, regno, reg, may_move=False)
+    if call.proto.releases == regno:
+        _check_release(env, call, regno, reg)
+    if reg.ref:
+        call.ref = reg.ref
     match arg:
         case ArgType.CONST_MAP_PTR:
             check_unmoved(reg, regno)
@@ -99,8 +108,12 @@ def check_arg(env: Env, frame: FuncState, call: Call, regno: int, arg: ArgType) 
                 write=call.proto.args[regno - 2] is ArgType.UNINIT_MEM,
                 zero_ok=arg is ArgType.CONST_SIZE_OR_ZERO,
             )
+        case ArgType.ALLOC_SIZE_OR_ZERO:
+            call.mem_size = _alloc_size(env, regno, reg)
         case ArgType.MEM_RDONLY | ArgType.UNINIT_MEM | ArgType.CTX | ArgType.SCALAR:
             pass  # memory is checked with its size, the next argument
+        case ArgType.RINGBUF_MEM:
+            pass
         case (
             ArgType.KF_MAP
             | ArgType.KF_IGNORE
@@ -113,6 +126,30 @@ def check_arg(env: Env, frame: FuncState, call: Call, regno: int, arg: ArgType) 
             raise InternalError(f"{call.name}: a helper with kfunc argument {arg.name}")
         case _:
             assert_never(arg)
+
+
+def _check_release(env: Env, call: Call, regno: int, reg: RegState) -> None:
+    """Refuse to release what was moved, or was never acquired (kernel: check_func_arg)."""
+    if reg.off or (not reg.scalar.mask and reg.scalar.value and reg.type is not _SCALAR):
+        raise Reject(Reason.RELEASE_MOVED, reg=regno)
+    if not reg.ref:
+        if env.rules.ids_are_references:
+            raise Reject(Reason.RELEASE_UNOWNED_HELPER, name=call.name, reg=regno)
+        raise Reject(Reason.RELEASE_UNOWNED, reg=regno)
+
+
+def _alloc_size(env: Env, regno: int, reg: RegState) -> int:
+    if reg.scalar.mask:
+        if env.rules.kfunc_args_by_register:
+            raise Reject(Reason.ALLOC_SIZE_VARIABLE, reg=regno)
+        raise Reject(Reason.SIZE_NOT_CONST, reg=regno)
+    mark_reg(env, regno)
+    size = reg.scalar.value
+    if size > U32_MAX:
+        if env.rules.kfunc_args_by_register:
+            raise Reject(Reason.ALLOC_SIZE_LARGE, reg=regno)
+        size &= U32_MAX
+    return size
 
 
 def _constant_key(env: Env, reg: RegState, size: int) -> int | None:

@@ -22,11 +22,12 @@ from verifier.caps import grants_helper
 from verifier.env import Env, Step
 from verifier.kfuncs import compile_kfunc
 from verifier.reasons import Reason, Reject
-from verifier.resources import holds_lock, sleep_context
+from verifier.resources import acquire, holds_lock, release, sleep_context
 from verifier.state import (
     NOT_INIT_REG,
     UNKNOWN_REG,
     FuncState,
+    Mod,
     RegState,
     RegType,
 )
@@ -37,6 +38,7 @@ __all__ = ["compile_call"]
 MAX_HELPER = 212
 
 _MAP_VALUE = RegType.MAP_VALUE
+_RINGBUF_MEM = RegType.MEM.having(Mod.RINGBUF | Mod.MAYBE_NULL)
 
 
 def compile_call(env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
@@ -76,7 +78,12 @@ def _compile_helper(env: Env, idx: int, number: int) -> Step:
             _check_may_sleep(env, proto)
         for position, arg in enumerate(proto.args):
             check_arg(env, frame, call, position + 1, arg)
+        if proto.releases and not release(env, call.ref):
+            raise Reject(Reason.RELEASE_UNKNOWN, name=proto.name, id=proto.helper_id)
         result = _result(env, call)
+        if proto.acquires:
+            id_ = acquire(env)
+            result = result._replace(id=id_, ref=id_)
         clear_caller_saved(frame)
         frame.regs[0] = result
         _check_map_use(env, call)
@@ -109,6 +116,8 @@ def _result(env: Env, call: Call) -> RegState:
             if call.key is not None and call.key < defn.max_entries:
                 return RegState(_MAP_VALUE, arg=call.map_index)
             return RegState(RegType.MAP_VALUE_OR_NULL, id=env.new_id(), arg=call.map_index)
+        case RetType.RINGBUF_MEM_OR_NULL:
+            return RegState(_RINGBUF_MEM, id=env.new_id(), arg=call.mem_size)
         case RetType.ITEM_OR_NULL:
             raise InternalError(f"{call.name}: a helper that returns {call.proto.ret.name}")
         case ret:

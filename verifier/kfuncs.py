@@ -95,7 +95,7 @@ def _result(env: Env, idx: int, call: _Call) -> RegState:
             size = proto.iterates[0].item_size
             item = RegState(_ITEM, id=env.new_id(), arg=size, ref=call.ref)
             return next_item(env, idx, call.iter_place, item)
-        case RetType.MAP_VALUE_OR_NULL:
+        case RetType.MAP_VALUE_OR_NULL | RetType.RINGBUF_MEM_OR_NULL:
             raise InternalError(f"{proto.name}: a kfunc that returns {proto.ret.name}")
         case _:
             assert_never(proto.ret)
@@ -141,6 +141,8 @@ def _check_kfunc_arg(env: Env, frame: FuncState, call: _Call, regno: int, arg: A
             | ArgType.CONST_SIZE
             | ArgType.CONST_SIZE_OR_ZERO
             | ArgType.CTX
+            | ArgType.ALLOC_SIZE_OR_ZERO
+            | ArgType.RINGBUF_MEM
         ):
             raise InternalError(f"a kfunc with helper argument {arg.name}")
         case _:

@@ -321,6 +321,19 @@ class Reason(Enum):
     IN_IRQ = (EINVAL, "{prefix} cannot be used inside bpf_local_irq_save-ed region")
     IN_RCU = (EINVAL, "{prefix} cannot be used inside bpf_rcu_read_lock-ed region")
     IN_PREEMPT = (EINVAL, "{prefix} cannot be used inside bpf_preempt_disable-ed region")
+    RELEASE_MOVED = (
+        EINVAL,
+        "R{reg} must have zero offset when passed to release func or trusted arg to kfunc",
+    )
+    RELEASE_UNOWNED = (EINVAL, "R{reg} must be referenced when passed to release function")
+    RELEASE_UNOWNED_HELPER = (
+        EINVAL,
+        "release helper {name} expects referenced PTR_TO_BTF_ID passed to R{reg}",
+    )
+    RELEASE_UNKNOWN = (EINVAL, "func {name}#{id} reference has not been acquired before")
+    SIZE_NOT_CONST = (EACCES, "R{reg} is not a known constant'")
+    ALLOC_SIZE_VARIABLE = (EACCES, "R{reg} is not a const")
+    ALLOC_SIZE_LARGE = (EINVAL, "R{reg} allocation size exceeds u32 max")
     CALL_UNDER_LOCK = (EINVAL, "function calls are not allowed while holding a lock")
     RCU_NESTED = (EINVAL, "nested rcu read lock (kernel function {name})")
     RCU_UNMATCHED = (EINVAL, "unmatched rcu read unlock (kernel function {name})")

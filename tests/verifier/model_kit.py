@@ -19,12 +19,14 @@ from bpfvm.isa import AluOp, AtomicOp, CallKind, EndOp, JmpOp, Kind, LdKind, loo
 from bpfvm.maps.base import MapType
 from bpfvm.program import Program
 
-__all__ = ["Unsafe", "run"]
+__all__ = ["Unsafe", "knows", "run"]
 
 _FRAME = 512
 _STEPS = 20_000
 _EDGES = (0, 1 << 31, 1 << 32, 1 << 63)
 _CTX_SIZES = {"socket_filter": 192, "sched_cls": 192, "xdp": 24, "syscall": 65535, "raw_tp": 96}
+#: Helpers that the model has; others are not followed.
+_HELPERS = frozenset({1, 2, 3, 5, 6, 7, 8})
 #: Where the context's fields lie that hold pointers: start, end and metadata of the packet.
 _PACKET_FIELDS = {"xdp": {0: "start", 4: "end", 8: "start"}}
 _PACKET_FIELDS["sched_cls"] = {76: "start", 80: "end", 140: "start"}
@@ -338,3 +340,14 @@ def run(program: Program, seed: int) -> set[int]:
         except Unsafe as e:
             raise Unsafe(f"insn {slot}: {e}") from None
     return seen
+
+
+def knows(program: Program) -> bool:
+    """Say whether the model has all helpers of *program*; of kfuncs it has those of arenas."""
+    return all(
+        row.op is CallKind.LOCAL
+        or (row.op is CallKind.HELPER and insn.imm in _HELPERS)
+        or (row.op is CallKind.KFUNC and program.kfuncs[insn.imm].startswith("bpf_arena_"))
+        for insn in program.insns
+        if (row := lookup(insn)) is not None and row.kind is Kind.CALL
+    )

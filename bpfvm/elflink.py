@@ -30,6 +30,8 @@ _TEXT = ".text"
 _MAX_TOTAL = 4 * MAX_INSNS
 #: kernel: MAX_BPF_FUNC_ARGS.
 _MAX_PARAMS = 12
+#: kernel: enum bpf_core_relo_kind, BPF_CORE_TYPE_MATCHES.
+_LAST_CORE_KIND = 12
 _BPF_F_XDP_HAS_FRAGS = 1 << 5
 
 _Info = TypeVar("_Info", FuncInfo, LineRecord, CoreReloc)
@@ -250,7 +252,7 @@ class _Linker:
             )
         if func.start == func.end:
             raise LoadError(f"{where}no insns")
-        self._refuse_core(func, where)
+        self._check_core(func, where)
         count = (func.end - func.start) // SLOT
         if len(self.insns) + count > MAX_INSNS:
             raise LoadError(f"{where}more than {MAX_INSNS} insns")
@@ -260,11 +262,14 @@ class _Linker:
         self.placed[func] = len(self.insns)
         self.insns.extend(self.tables.code(func))
 
-    def _refuse_core(self, func: _Func, where: str) -> None:
+    def _check_core(self, func: _Func, where: str) -> None:
+        """CO-RE relocations change nothing: the types of this VM's kernel are those that the
+        program was compiled with, and the compiler has put their offsets, sizes and values in."""
         core = self.tables.ext.core if self.tables.ext else {}
         for reloc in _within(core, func):
-            slot = (reloc.insn_off - func.start) // SLOT
-            raise NotSupported(f"{where}insn {slot}: not supported yet: CO-RE relocation")
+            if reloc.kind > _LAST_CORE_KIND:
+                slot = (reloc.insn_off - func.start) // SLOT
+                raise LoadError(f"{where}insn {slot}: unknown CO-RE relocation {reloc.kind}")
 
     # -- relocations --------------------------------------------------------------------------
 

@@ -79,6 +79,8 @@ def _read_defined(elf: Elf, btf: Btf | None, maps: ObjectMaps) -> None:
     found: list[tuple[Symbol, VarInfo]] = []
     for var in btf.datasecs.get(".maps", ()):
         place = places.get(var.name)
+        if place is None and var.linkage == VarInfo.EXTERN:
+            continue  # what refers to it can't be linked
         if place is None:
             raise elf.error(f"map '{var.name}': no symbol in section '.maps'")
         if place.value + place.size > section.size:
@@ -110,7 +112,7 @@ def _defined_map(elf: Elf, btf: Btf, var: VarInfo) -> MapDef:
 
     struct = btf.resolve(var.type_id)
     if var.linkage == VarInfo.EXTERN:
-        raise error("extern maps are not supported")
+        raise NotSupported(f"map '{var.name}': extern maps are not supported")
     if struct.kind is not BtfKind.STRUCT:
         raise error(f"its type is {struct.kind.name}, expected STRUCT")
     values: dict[str, int] = {}

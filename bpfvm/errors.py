@@ -12,6 +12,7 @@ __all__ = [
     "InternalError",
     "LoadError",
     "MapError",
+    "NoPrograms",
     "NotSupported",
     "RunFault",
     "RunRefused",
@@ -38,6 +39,10 @@ class LoadError(BpfError):
 
 class NotSupported(LoadError):
     """What libbpf or the kernel may take, and we don't yet."""
+
+
+class NoPrograms(LoadError):
+    """An object without any program."""
 
 
 class MapError(BpfError):

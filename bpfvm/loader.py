@@ -24,7 +24,7 @@ from bpfvm.compile import compile_c
 from bpfvm.elf import MAGIC, Elf
 from bpfvm.elflink import link_function, link_programs
 from bpfvm.elfmaps import ObjectMaps, read_maps
-from bpfvm.errors import LoadError
+from bpfvm.errors import LoadError, NoPrograms
 from bpfvm.flow import find_subprogs
 from bpfvm.insn import decode
 from bpfvm.program import ObjectFile, Program
@@ -103,7 +103,7 @@ def load_elf(data: bytes, origin: str, kfuncs: Container[str] = ()) -> ObjectFil
     elf, btf, ext, maps = _read_elf(data, origin)
     linked = link_programs(elf, btf, ext, maps, kfuncs)
     if not linked.programs and not linked.broken:
-        raise LoadError(f"{origin}: no programs: no function in a section such as 'xdp'")
+        raise NoPrograms(f"{origin}: no programs: no function in a section such as 'xdp'")
     return ObjectFile(
         origin,
         linked.programs,

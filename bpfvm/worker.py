@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from bpfvm.errors import BpfError, LoadError, bug_report
+from bpfvm.errors import BpfError, LoadError, NoPrograms, bug_report
 from bpfvm.judge import Options, Row, judge_vector
 from bpfvm.judge_object import tests_in
 from bpfvm.vectors import has_sections, read_vectors
@@ -37,12 +37,13 @@ def tests_of(file: str) -> list[Test]:
         return tests_in(file)
     text = _read(file)
     if not has_sections(text):
-        return [(Path(file).stem, partial(_skipped, file))]
+        name = Path(file).stem
+        return [(name, partial(_skipped, file, name, "nothing is expected of it"))]
     return [(v.name, partial(judge_vector, v, file)) for v in read_vectors(text, file)]
 
 
-def _skipped(file: str, _options: Options) -> Row:
-    return Row(file, Path(file).stem).skip("nothing is expected of it")
+def _skipped(file: str, name: str, why: str, _options: Options) -> Row:
+    return Row(file, name).skip(why)
 
 
 def _failed(file: str, why: str, _options: Options) -> Row:
@@ -68,6 +69,8 @@ def answers(request: dict[str, object]) -> Iterator[Answer]:
     )
     try:
         tests = tests_of(file)
+    except NoPrograms:
+        tests = [("", partial(_skipped, file, "", "no programs"))]
     except BpfError as err:
         tests = [("", partial(_failed, file, str(err).splitlines()[0]))]
     pattern = request["pattern"]

@@ -342,12 +342,11 @@ SEC("raw_tp") int of_nothing(void *ctx) { return elsewhere(1); }
 SEC("xdp") int fine(struct xdp_md *ctx) { return XDP_PASS; }
 """,
     )
-    assert list(obj.programs) == ["fine"]
+    assert list(obj.programs) == ["relocated", "fine"]
     errors = {name: str(err).removeprefix("unit.bpf.o: ") for name, err in obj.broken.items()}
     assert errors == {
         "odd_section": "program 'odd_section': section 'lsm.s/whatever': no program type that we "
         "support has this name",
-        "relocated": "program 'relocated': insn 0: not supported yet: CO-RE relocation",
         "of_kernel_var": "program 'of_kernel_var': insn 0: not supported yet: address of extern "
         "'a_kernel_var'",
         "of_nothing": "program 'of_nothing': insn 1: extern 'elsewhere': not a function of "

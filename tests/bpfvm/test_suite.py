@@ -118,6 +118,7 @@ def test_options_reach_the_judge(files: Path) -> None:
         ("x.data", "-- wat\n", "x.data:1: unknown section 'wat'"),
         ("x.data", b"\xff\xfe", "x.data: not text"),
         ("x.s", "exit\n-- wat: no\n", "x.s:2: unknown section 'wat'"),
+        ("x.o", b"\x7fELF", "x.o: "),
         ("missing.data", None, "missing.data: No such file or directory"),
     ],
 )

@@ -40,7 +40,7 @@ from lark import Token, Tree
 
 from bpfvm import isa
 from bpfvm.bits import s32
-from bpfvm.context import PROG_TYPES, ProgType, Sleepable, match_section
+from bpfvm.context import PROG_TYPES, SectionMatch, Sleepable, match_section
 from bpfvm.errors import LoadError
 from bpfvm.flow import find_subprogs
 from bpfvm.insn import Insn, decode
@@ -114,7 +114,7 @@ class _Assembler:
         self.shared: dict[str, _Chunk] = {}
         #: Functions of `clang -S` text, where its sections make programs of some of them.
         self.functions: frozenset[str] = frozenset()
-        self.section: tuple[ProgType, bool] | None = None
+        self.section: SectionMatch | None = None
         self.license = "GPL"
         if any(match_section(m[1]) for m in _SECTION.finditer(text)):
             self.functions = frozenset(m[1] for m in _FUNCTION.finditer(text))
@@ -174,8 +174,8 @@ class _Assembler:
         if self.section is None:
             self.shared[name] = self.current
             return
-        prog_type, sleepable = self.section
-        self.current.prog_type, self.current.sleepable = prog_type.name, sleepable
+        self.current.prog_type = self.section.prog_type.name
+        self.current.sleepable, self.current.attach = self.section.sleepable, self.section.attach
         self.progs[name] = self.current
 
     def statement(self, place: Place, text: str) -> None:

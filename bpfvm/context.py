@@ -7,9 +7,13 @@ pointers are 64 bits wide. Internal layouts are ours to choose, so every access 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from enum import Enum, unique
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+from bpfvm import ctxfields
+from bpfvm.ctxfields import SKB, SKB_SIZE, SKB_SOCKET_FIELDS, CtxAccess, CtxField, CtxKind, chosen
+from bpfvm.progtype import ProgType, Range, Section, Sleepable
 
 __all__ = [
     "CTX_STRUCTS",
@@ -18,285 +22,441 @@ __all__ = [
     "CtxField",
     "CtxKind",
     "ProgType",
+    "Section",
+    "SectionMatch",
     "Sleepable",
     "match_section",
     "prog_type_by_number",
 ]
 
-
-@unique
-class CtxKind(Enum):
-    """What a load of a context field gives."""
-
-    SCALAR = "scalar"
-    PACKET = "pkt"
-    PACKET_META = "pkt_meta"
-    PACKET_END = "pkt_end"
+_INTERNAL_SKB = SKB_SIZE + 24
+_PASS_DROP = (0, 1)
+_ONE = (1, 1)
 
 
-@unique
-class Sleepable(Enum):
-    """Whether programs of a type are loaded with BPF_F_SLEEPABLE."""
-
-    NEVER = "never"
-    MAY = "may"
-    MUST = "must"
+def _named(*patterns: str) -> tuple[Section, ...]:
+    return tuple(Section(p) for p in patterns)
 
 
-@dataclass(frozen=True, slots=True)
-class CtxField:
-    """A field of the user-visible struct.
-
-    Attributes:
-        off, size: bytes [off, off + size) of the user-visible struct.
-        internal_off: where it lies in the internal context.
-        kind: SCALAR, or a packet pointer (u32 outside, 8 bytes inside).
-        readable, writable: writes are always of the full size, unless *any_part*.
-        narrow: may be read in aligned parts.
-        any_part: any aligned read or write inside (skb->cb).
-        write_size: bytes that a write stores, where the kernel keeps fewer than it shows
-            (u16 tc_index), else 0. The bytes above stay zero.
-        supported: False where the kernel grants the access and we don't yet (skb->sk).
-    """
-
-    name: str
-    off: int
-    size: int
-    internal_off: int
-    kind: CtxKind = CtxKind.SCALAR
-    readable: bool = True
-    writable: bool = False
-    narrow: bool = True
-    any_part: bool = False
-    write_size: int = 0
-    supported: bool = True
-
-    def grants(self, off: int, size: int, *, write: bool) -> bool:
-        """Say whether the kernel grants an aligned access that starts in this field."""
-        if off + size > self.off + self.size or not (self.writable if write else self.readable):
-            return False
-        return size == self.size or self.any_part or (self.narrow and not write)
+def _skb_type(
+    name: str,
+    number: int,
+    sections: tuple[Section, ...],
+    *,
+    hidden: tuple[str, ...],
+    writable: tuple[str, ...],
+    packet_write: bool = False,
+    packet_args: bool = True,
+    ld_abs: bool = False,
+    ret_range: Range | None = None,
+    ret_ranges: Mapping[int, Range] | None = None,
+    test_run: bool = False,
+) -> ProgType:
+    """Return a program type whose context is a __sk_buff. flow_keys is the dissector's alone."""
+    return ProgType(
+        name,
+        number,
+        sections,
+        fields=chosen(SKB, hidden=("flow_keys", *hidden), writable=writable),
+        ctx_size=SKB_SIZE,
+        internal_size=_INTERNAL_SKB,
+        packet=test_run,
+        packet_write=packet_write,
+        packet_args=packet_args,
+        ld_abs=ld_abs,
+        ret_range=ret_range,
+        ret_ranges=ret_ranges or {},
+        test_run=test_run,
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class CtxAccess:
-    """A permitted access, rewritten: [off, off + size) of the internal context."""
-
-    kind: CtxKind
-    off: int
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class ProgType:
-    """One program type.
-
-    Attributes:
-        name: as in JSON and directives ("sched_cls").
-        number: enum bpf_prog_type.
-        sections: ELF section names as in libbpf's table: "x" is exactly x, "x+" is x or x/...
-        sleepable_sections: those of them that make a program sleepable.
-        sleepable: see `Sleepable`. MAY is a matter of the kernel's version.
-        fields: the context's table, or None: any aligned access below *ctx_limit*.
-        ctx_size: bytes of the user-visible struct (0: none of its own, syscall).
-        internal_size: bytes of the internal context.
-        ctx_limit, ctx_writable: for contexts without a table.
-        packet: the test-run takes packet data.
-        packet_write: the program may store to packet memory.
-    """
-
-    name: str
-    number: int
-    sections: tuple[str, ...]
-    sleepable: Sleepable = Sleepable.NEVER
-    fields: tuple[CtxField, ...] | None = None
-    ctx_size: int = 0
-    internal_size: int = 0
-    ctx_limit: int = 0
-    ctx_writable: bool = False
-    packet: bool = False
-    packet_write: bool = False
-    sleepable_sections: tuple[str, ...] = ()
-
-    def ctx_access(self, off: int, size: int, *, write: bool) -> CtxAccess | None:
-        """Return the rewritten access, or None where it is refused (kernel: is_valid_access and
-        convert_ctx_access of the type's verifier ops)."""
-        if off < 0 or off % size:
-            return None
-        if self.fields is None:
-            inside = off + size <= self.ctx_limit and (self.ctx_writable or not write)
-            return CtxAccess(CtxKind.SCALAR, off, size) if inside else None
-        field = self.field_at(off)
-        if field is None or not field.supported or not field.grants(off, size, write=write):
-            return None
-        at = field.internal_off + off - field.off
-        if field.kind is not CtxKind.SCALAR:
-            return CtxAccess(field.kind, at, 8)
-        return CtxAccess(CtxKind.SCALAR, at, (write and field.write_size) or size)
-
-    def unsupported_field(self, off: int, size: int, *, write: bool) -> str | None:
-        """Return the name of the field where the kernel grants this access and we don't yet."""
-        field = self.field_at(off)
-        if field is None or field.supported or off < 0 or off % size:
-            return None
-        return field.name if field.grants(off, size, write=write) else None
-
-    def field_at(self, off: int) -> CtxField | None:
-        """Return the field that holds byte *off* of the user-visible struct."""
-        return next((f for f in self.fields or () if f.off <= off < f.off + f.size), None)
+_TC_WRITABLE = (
+    "mark", "tc_index", "priority", "tc_classid", "cb", "tstamp", "queue_mapping",
+)  # fmt: skip
+_LWT_HIDDEN = (
+    "tc_classid", *SKB_SOCKET_FIELDS, "data_meta", "tstamp", "tstamp_type", "wire_len", "hwtstamp",
+)  # fmt: skip
+_KERNEL_BTF = "the kernel's BTF"
 
 
-def _u32s(*names: tuple[str, int]) -> dict[str, CtxField]:
-    return {name: CtxField(name, off, 4, off) for name, off in names}
+def _lwt(name: str, number: int, *, packet_write: bool = False) -> ProgType:
+    return _skb_type(
+        name,
+        number,
+        _named(name),
+        hidden=_LWT_HIDDEN,
+        writable=("mark", "priority", "cb"),
+        packet_write=packet_write,
+    )
 
 
-def _pointer(name: str, off: int, internal_off: int, kind: CtxKind) -> CtxField:
-    return CtxField(name, off, 4, internal_off, kind, narrow=False)
-
-
-_SKB_SIZE = 192
-_XDP_SIZE = 24
-
-#: struct __sk_buff. Inside, scalars lie where they lie outside, packet pointers behind the struct.
-#: Fields that only other program types see (family to local_port, flow_keys) are left out.
-_SKB: Mapping[str, CtxField] = {
-    **_u32s(
-        ("len", 0),
-        ("pkt_type", 4),
-        ("mark", 8),
-        ("queue_mapping", 12),
-        ("protocol", 16),
-        ("vlan_present", 20),
-        ("vlan_tci", 24),
-        ("vlan_proto", 28),
-        ("priority", 32),
-        ("ingress_ifindex", 36),
-        ("ifindex", 40),
-        ("tc_index", 44),
-        ("hash", 68),
-        ("tc_classid", 72),
-        ("napi_id", 84),
-        ("wire_len", 160),
-        ("gso_segs", 164),
-        ("gso_size", 176),
+#: struct __sk_buff as its program types see it.
+_SKB_TYPES = (
+    _skb_type(
+        "socket_filter",
+        1,
+        _named("socket"),
+        hidden=(
+            *SKB_SOCKET_FIELDS,
+            "tc_classid",
+            "data",
+            "data_end",
+            "data_meta",
+            "tstamp",
+            "tstamp_type",
+            "wire_len",
+            "hwtstamp",
+        ),
+        writable=("cb",),
+        packet_args=False,
+        ld_abs=True,
+        test_run=True,
     ),
-    "cb": CtxField("cb", 48, 20, 48, any_part=True),
-    "data": _pointer("data", 76, _SKB_SIZE, CtxKind.PACKET),
-    "data_end": _pointer("data_end", 80, _SKB_SIZE + 8, CtxKind.PACKET_END),
-    "data_meta": _pointer("data_meta", 140, _SKB_SIZE + 16, CtxKind.PACKET_META),
-    "tstamp": CtxField("tstamp", 152, 8, 152, narrow=False),
-    "sk": CtxField("sk", 168, 8, 168, narrow=False, supported=False),
-    "tstamp_type": CtxField("tstamp_type", 180, 1, 180, narrow=False),
-    "hwtstamp": CtxField("hwtstamp", 184, 8, 184, narrow=False),
-}
+    _skb_type(
+        "sched_cls",
+        3,
+        (
+            *_named("tc", "classifier"),
+            Section("tc/ingress", 46),
+            Section("tc/egress", 47),
+            Section("tcx/ingress", 46),
+            Section("tcx/egress", 47),
+            Section("netkit/primary", 54),
+            Section("netkit/peer", 55),
+        ),
+        hidden=SKB_SOCKET_FIELDS,
+        writable=_TC_WRITABLE,
+        packet_write=True,
+        ld_abs=True,
+        test_run=True,
+    ),
+    _skb_type(
+        "sched_act",
+        4,
+        _named("action"),
+        hidden=SKB_SOCKET_FIELDS,
+        writable=_TC_WRITABLE,
+        packet_write=True,
+        ld_abs=True,
+        test_run=True,
+    ),
+    _skb_type(
+        "cgroup_skb",
+        8,
+        (Section("cgroup_skb/ingress", 0), Section("cgroup_skb/egress", 1), Section("cgroup/skb")),
+        hidden=("tc_classid", "data_meta", "tstamp_type", "wire_len"),
+        writable=("mark", "priority", "cb", "tstamp"),
+        ret_range=_PASS_DROP,
+        ret_ranges={1: (0, 3)},
+    ),
+    _lwt("lwt_in", 10),
+    _lwt("lwt_out", 11),
+    _lwt("lwt_xmit", 12, packet_write=True),
+    _lwt("lwt_seg6local", 19),
+    _skb_type(
+        "sk_skb",
+        14,
+        (
+            Section("sk_skb/stream_parser", 4),
+            Section("sk_skb/stream_verdict", 5),
+            Section("sk_skb/verdict", 38),
+            Section("sk_skb"),
+        ),
+        hidden=("tc_classid", "data_meta", "tstamp", "tstamp_type", "wire_len", "hwtstamp", "mark"),
+        writable=("tc_index", "priority"),
+        packet_write=True,
+    ),
+    ProgType(
+        "flow_dissector",
+        22,
+        (Section("flow_dissector", 17),),
+        fields=ctxfields.FLOW_DISSECTOR,
+        ctx_size=SKB_SIZE,
+        internal_size=_INTERNAL_SKB,
+        packet_args=True,
+    ),
+)
 
-#: Shown as u32 and kept as u16 by the kernel.
-_KEPT_AS_U16 = frozenset({"queue_mapping", "tc_index", "tc_classid"})
+_NET_TYPES = (
+    ProgType(
+        "xdp",
+        6,
+        (
+            Section("xdp.frags/devmap", 33),
+            Section("xdp/devmap", 33),
+            Section("xdp.frags/cpumap", 35),
+            Section("xdp/cpumap", 35),
+            Section("xdp.frags", 37),
+            Section("xdp", 37),
+        ),
+        fields=ctxfields.XDP,
+        ctx_size=ctxfields.XDP_SIZE,
+        internal_size=ctxfields.XDP_SIZE + 24,
+        packet=True,
+        packet_write=True,
+        packet_args=True,
+        test_run=True,
+    ),
+    ProgType(
+        "sock_ops",
+        13,
+        (Section("sockops", 3),),
+        fields=chosen(ctxfields.SOCK_OPS, writable=("reply", "sk_txhash")),
+        ctx_size=ctxfields.SOCK_OPS_SIZE,
+        internal_size=ctxfields.SOCK_OPS_SIZE,
+        ret_range=_PASS_DROP,
+    ),
+    ProgType(
+        "sk_msg",
+        16,
+        (Section("sk_msg", 7),),
+        fields=ctxfields.SK_MSG,
+        ctx_size=ctxfields.SK_MSG_SIZE,
+        internal_size=ctxfields.SK_MSG_SIZE,
+        packet_write=True,
+        packet_args=True,
+    ),
+    ProgType(
+        "sk_reuseport",
+        21,
+        (Section("sk_reuseport/migrate", 40), Section("sk_reuseport", 39)),
+        fields=ctxfields.SK_REUSEPORT,
+        ctx_size=ctxfields.SK_REUSEPORT_SIZE,
+        internal_size=ctxfields.SK_REUSEPORT_SIZE,
+        packet_args=True,
+    ),
+    ProgType(
+        "sk_lookup",
+        30,
+        (Section("sk_lookup", 36),),
+        fields=ctxfields.SK_LOOKUP,
+        ctx_size=ctxfields.SK_LOOKUP_SIZE,
+        internal_size=ctxfields.SK_LOOKUP_SIZE,
+        ret_range=_PASS_DROP,
+    ),
+    ProgType(
+        "netfilter",
+        32,
+        (Section("netfilter", 45),),
+        fields=ctxfields.NETFILTER,
+        ctx_size=16,
+        internal_size=16,
+        ret_range=_PASS_DROP,
+        rewritten=False,
+    ),
+)
 
-_XDP: tuple[CtxField, ...] = (
-    _pointer("data", 0, _XDP_SIZE, CtxKind.PACKET),
-    _pointer("data_end", 4, _XDP_SIZE + 8, CtxKind.PACKET_END),
-    _pointer("data_meta", 8, _XDP_SIZE + 16, CtxKind.PACKET_META),
-    CtxField("ingress_ifindex", 12, 4, 12, narrow=False),
-    CtxField("rx_queue_index", 16, 4, 16, narrow=False),
+_CREATE_RELEASE = frozenset({2, 34})
+_CGROUP_SOCK = tuple(
+    replace(f, attach=attach, write_attach=_CREATE_RELEASE)
+    for f in chosen(ctxfields.SOCK, writable=("bound_dev_if", "mark", "priority"))
+    for attach in [
+        {
+            "bound_dev_if": _CREATE_RELEASE,
+            "mark": _CREATE_RELEASE,
+            "priority": _CREATE_RELEASE,
+            "src_ip4": frozenset({12}),
+            "src_ip6": frozenset({13}),
+            "src_port": frozenset({12, 13}),
+        }.get(f.name.partition("[")[0])
+    ]
+)
+_RECV = dict.fromkeys((19, 20, 51, 29, 30, 52, 31, 32, 53), _ONE)
+
+_CGROUP_TYPES = (
+    ProgType(
+        "cgroup_sock",
+        9,
+        (
+            Section("cgroup/sock_create", 2),
+            Section("cgroup/sock_release", 34),
+            Section("cgroup/sock", 2),
+            Section("cgroup/post_bind4", 12),
+            Section("cgroup/post_bind6", 13),
+        ),
+        fields=_CGROUP_SOCK,
+        ctx_size=ctxfields.SOCK_SIZE,
+        internal_size=ctxfields.SOCK_SIZE,
+        ret_range=_PASS_DROP,
+    ),
+    ProgType(
+        "cgroup_sock_addr",
+        18,
+        tuple(
+            Section(f"cgroup/{name}", attach)
+            for name, attach in (
+                ("bind4", 8),
+                ("bind6", 9),
+                ("connect4", 10),
+                ("connect6", 11),
+                ("connect_unix", 49),
+                ("sendmsg4", 14),
+                ("sendmsg6", 15),
+                ("sendmsg_unix", 50),
+                ("recvmsg4", 19),
+                ("recvmsg6", 20),
+                ("recvmsg_unix", 51),
+                ("getpeername4", 29),
+                ("getpeername6", 30),
+                ("getpeername_unix", 52),
+                ("getsockname4", 31),
+                ("getsockname6", 32),
+                ("getsockname_unix", 53),
+            )
+        ),
+        fields=chosen(
+            ctxfields.SOCK_ADDR,
+            writable=("user_ip4", "user_ip6", "user_port", "msg_src_ip4", "msg_src_ip6"),
+        ),
+        ctx_size=ctxfields.SOCK_ADDR_SIZE,
+        internal_size=ctxfields.SOCK_ADDR_SIZE,
+        ret_range=_PASS_DROP,
+        ret_ranges={8: (0, 3), 9: (0, 3), **_RECV},
+    ),
+    ProgType(
+        "cgroup_device",
+        15,
+        (Section("cgroup/dev", 6),),
+        fields=ctxfields.CGROUP_DEV,
+        ctx_size=12,
+        internal_size=12,
+        ret_range=_PASS_DROP,
+        rewritten=False,
+    ),
+    ProgType(
+        "cgroup_sysctl",
+        23,
+        (Section("cgroup/sysctl", 18),),
+        fields=ctxfields.SYSCTL,
+        ctx_size=8,
+        internal_size=8,
+        ret_range=_PASS_DROP,
+    ),
+    ProgType(
+        "cgroup_sockopt",
+        25,
+        (Section("cgroup/getsockopt", 21), Section("cgroup/setsockopt", 22)),
+        fields=ctxfields.SOCKOPT,
+        ctx_size=ctxfields.SOCKOPT_SIZE,
+        internal_size=ctxfields.SOCKOPT_SIZE,
+        packet_write=True,
+        packet_args=True,
+        ret_range=_PASS_DROP,
+    ),
+)
+
+_TRACE_TYPES = (
+    ProgType(
+        "kprobe",
+        2,
+        (
+            *_named("kprobe+", "uprobe+", "kretprobe+", "uretprobe+"),
+            Section("uprobe.s+", 0, sleepable=True),
+            Section("uretprobe.s+", 0, sleepable=True),
+            Section("kprobe.multi+", 42),
+            Section("kretprobe.multi+", 42),
+            Section("kprobe.session+", 56),
+            Section("uprobe.multi+", 48),
+            Section("uretprobe.multi+", 48),
+            Section("uprobe.multi.s+", 48, sleepable=True),
+            Section("uretprobe.multi.s+", 48, sleepable=True),
+            *_named("ksyscall+", "kretsyscall+", "usdt+"),
+            Section("usdt.s+", 0, sleepable=True),
+        ),
+        Sleepable.MAY,
+        ctx_limit=ctxfields.PT_REGS_SIZE,
+        is_tracing=True,
+        ret_ranges={56: _PASS_DROP},
+        rewritten=False,
+    ),
+    ProgType(
+        "tracepoint",
+        5,
+        (
+            *_named("tracepoint+", "tp+"),
+            Section("tracepoint.s+", 0, sleepable=True),
+            Section("tp.s+", 0, sleepable=True),
+        ),
+        Sleepable.MAY,
+        ctx_start=8,
+        ctx_limit=8192,
+        is_tracing=True,
+        rewritten=False,
+    ),
+    ProgType(
+        "perf_event",
+        7,
+        _named("perf_event"),
+        fields=ctxfields.PERF_EVENT,
+        ctx_size=ctxfields.PERF_EVENT_SIZE,
+        internal_size=ctxfields.PERF_EVENT_SIZE,
+        is_tracing=True,
+    ),
+    ProgType(
+        "raw_tp",
+        17,
+        (
+            *_named("raw_tp+", "raw_tracepoint+"),
+            Section("raw_tp.s+", 0, sleepable=True),
+            Section("raw_tracepoint.s+", 0, sleepable=True),
+        ),
+        Sleepable.MAY,
+        ctx_limit=96,
+        is_tracing=True,
+        rewritten=False,
+        test_run=True,
+    ),
+    ProgType(
+        "raw_tp_writable",
+        24,
+        _named("raw_tp.w+", "raw_tracepoint.w+"),
+        ctx_limit=96,
+        is_tracing=True,
+        rewritten=False,
+        tp_buffer=True,
+    ),
+    ProgType(
+        "syscall",
+        31,
+        (Section("syscall", 0, sleepable=True),),
+        Sleepable.MUST,
+        ctx_limit=65535,
+        ctx_writable=True,
+        rewritten=False,
+        test_run=True,
+    ),
 )
 
 
-def _skb(hidden: Iterable[str], writable: Iterable[str]) -> tuple[CtxField, ...]:
-    fields = []
-    for name, field in _SKB.items():
-        if name in hidden:
-            continue
-        if name in writable:
-            field = replace(field, writable=True, write_size=2 if name in _KEPT_AS_U16 else 0)
-        fields.append(field)
-    return tuple(fields)
+def _needs_btf(name: str, number: int, sections: tuple[Section, ...]) -> ProgType:
+    return ProgType(name, number, sections, Sleepable.MAY, missing=_KERNEL_BTF)
 
 
-#: By name. Sources: net/core/filter.c, kernel/trace/bpf_trace.c, kernel/bpf/syscall.c and libbpf's
-#: section table. Types or sections that need an attach type to be judged are left out.
+def _both(stem: str, attach: int) -> tuple[Section, Section]:
+    return Section(f"{stem}+", attach), Section(f"{stem}.s+", attach, sleepable=True)
+
+
+_BTF_TYPES = (
+    _needs_btf(
+        "tracing",
+        26,
+        (
+            *_both("tp_btf", 23),
+            *_both("fentry", 24),
+            *_both("fexit", 25),
+            *_both("fmod_ret", 26),
+            *_both("iter", 28),
+        ),
+    ),
+    _needs_btf("struct_ops", 27, _both("struct_ops", 44)),
+    _needs_btf("ext", 28, (Section("freplace+"),)),
+    _needs_btf("lsm", 29, (*_both("lsm", 27), Section("lsm_cgroup+", 43))),
+)
+
+#: By name. Sources: net/core/filter.c, kernel/bpf/cgroup.c, kernel/trace/bpf_trace.c,
+#: kernel/bpf/syscall.c, check_return_code and libbpf's section table.
 PROG_TYPES: dict[str, ProgType] = {
-    t.name: t
-    for t in (
-        ProgType(
-            "socket_filter",
-            1,
-            ("socket",),
-            fields=_skb(
-                hidden=(
-                    "tc_classid",
-                    "data",
-                    "data_end",
-                    "data_meta",
-                    "tstamp",
-                    "tstamp_type",
-                    "wire_len",
-                    "hwtstamp",
-                ),
-                writable=("cb",),
-            ),
-            ctx_size=_SKB_SIZE,
-            internal_size=_SKB_SIZE + 24,
-            packet=True,
-        ),
-        ProgType(
-            "sched_cls",
-            3,
-            (
-                "tc",
-                "classifier",
-                "tc/ingress",
-                "tc/egress",
-                "tcx/ingress",
-                "tcx/egress",
-                "netkit/primary",
-                "netkit/peer",
-            ),
-            fields=_skb(
-                hidden=(),
-                writable=(
-                    "mark",
-                    "tc_index",
-                    "priority",
-                    "tc_classid",
-                    "cb",
-                    "tstamp",
-                    "queue_mapping",
-                ),
-            ),
-            ctx_size=_SKB_SIZE,
-            internal_size=_SKB_SIZE + 24,
-            packet=True,
-            packet_write=True,
-        ),
-        ProgType(
-            "xdp",
-            6,
-            ("xdp", "xdp.frags", "xdp/cpumap", "xdp.frags/cpumap"),
-            fields=_XDP,
-            ctx_size=_XDP_SIZE,
-            internal_size=_XDP_SIZE + 24,
-            packet=True,
-            packet_write=True,
-        ),
-        ProgType(
-            "raw_tp",
-            17,
-            ("raw_tp+", "raw_tracepoint+", "raw_tp.s+", "raw_tracepoint.s+"),
-            Sleepable.MAY,
-            ctx_limit=96,
-            sleepable_sections=("raw_tp.s+", "raw_tracepoint.s+"),
-        ),
-        ProgType(
-            "syscall",
-            31,
-            ("syscall",),
-            Sleepable.MUST,
-            ctx_limit=65535,
-            ctx_writable=True,
-            sleepable_sections=("syscall",),
-        ),
-    )
+    t.name: t for t in (*_SKB_TYPES, *_NET_TYPES, *_CGROUP_TYPES, *_TRACE_TYPES, *_BTF_TYPES)
 }
 
 
@@ -341,17 +501,18 @@ def prog_type_by_number(number: int) -> ProgType | None:
     return next((t for t in PROG_TYPES.values() if t.number == number), None)
 
 
-def match_section(section: str) -> tuple[ProgType, bool] | None:
-    """Return the program type that an ELF section's name gives, and whether it is sleepable."""
+class SectionMatch(NamedTuple):
+    """What an ELF section's name says of the programs in it."""
+
+    prog_type: ProgType
+    sleepable: bool
+    attach: int = 0
+
+
+def match_section(section: str) -> SectionMatch | None:
+    """Return what *section*'s name gives, or None where libbpf's table has no such name."""
     for prog_type in PROG_TYPES.values():
-        for pattern in prog_type.sections:
-            if _matches(pattern, section):
-                return prog_type, pattern in prog_type.sleepable_sections
+        for found in prog_type.sections:
+            if found.matches(section):
+                return SectionMatch(prog_type, found.sleepable, found.attach)
     return None
-
-
-def _matches(pattern: str, section: str) -> bool:
-    if not pattern.endswith("+"):
-        return section == pattern
-    stem = pattern[:-1]
-    return section == stem or section.startswith(stem + "/")

@@ -201,15 +201,17 @@ class _Linker:
             raise NotSupported(f"section '{name}': no program type that we support has this name")
         if self.main.symbol.bind == Symbol.LOCAL:
             raise LoadError(f"section '{name}': static programs are not supported")
-        prog_type, sleepable = matched
         has_frags = section.split("/")[0] == "xdp.frags"
         return self.linked(
-            prog_type.name,
-            sleepable=sleepable,
+            matched.prog_type.name,
+            sleepable=matched.sleepable,
+            attach=matched.attach,
             flags=_BPF_F_XDP_HAS_FRAGS if has_frags else 0,
         )
 
-    def linked(self, prog_type: str, *, sleepable: bool = False, flags: int = 0) -> Program:
+    def linked(
+        self, prog_type: str, *, sleepable: bool = False, attach: int = 0, flags: int = 0
+    ) -> Program:
         """Return the linked program as one of *prog_type*.
 
         Raises:
@@ -227,6 +229,7 @@ class _Linker:
             tuple(self.kfuncs),
             frozenset(self.weak),
             tuple(self._line_info()),
+            expected_attach_type=attach,
             flags=flags,
         )
 

@@ -45,6 +45,9 @@ _WIRE_LEN_MAX = 65536
 _SYSCALL_CTX_MAX = 65535
 _RAW_TP_CTX_MAX = 96
 
+#: A socket that belongs to nobody: closed (72: TCP_CLOSE), no receive queue (76: -1).
+_SOCK = bytes(72) + (7).to_bytes(4, "little") + b"\xff" * 4
+
 _STACK = RegionSpec(MAX_FRAMES * FRAME_SIZE, RegionKind.STACK)
 
 
@@ -130,6 +133,7 @@ class PreparedRun:
             writable = prog_type.ctx_writable or any(f.writable for f in prog_type.fields or ())
             self._ctx = self._fill(given.ctx, RegionSpec(size, RegionKind.CTX, writable))
             self.r1 = self._ctx.base
+            self._lend_socket(prog_type, self._ctx)
             if self._packet is not None:
                 self._point(prog_type, self._ctx, self._packet, sandbox=not xlated.verified)
 
@@ -146,10 +150,17 @@ class PreparedRun:
             CtxKind.PACKET_META: packet.base,
         }
         for f in prog_type.fields or ():
-            if f.kind is CtxKind.SCALAR:
+            if f.kind not in pointers:
                 continue
             off, size = (f.off, f.size) if sandbox else (f.internal_off, 8)
             ctx.view[off : off + size] = pointers[f.kind].to_bytes(size, "little")
+
+    def _lend_socket(self, prog_type: ProgType, ctx: Region) -> None:
+        """Point skb->sk to a socket (kernel: that of bpf_prog_test_run_skb)."""
+        for f in prog_type.fields or ():
+            if f.kind is CtxKind.SOCK_COMMON_OR_NULL:
+                sock = self._fill(_SOCK, RegionSpec(len(_SOCK), RegionKind.MEM, writable=False))
+                ctx.view[f.internal_off : f.internal_off + 8] = sock.base.to_bytes(8, "little")
 
     def _fill(self, data: bytes, spec: RegionSpec) -> Region:
         region = self._borrow(spec)
@@ -211,9 +222,9 @@ def prepare(
         given = _plain(name, xlated, ctx, data)
     elif name == "xdp":
         given = _xdp(ctx, DEFAULT_PACKET if data is None else data)
-    elif name in ("socket_filter", "sched_cls"):
+    elif name in ("socket_filter", "sched_cls", "sched_act"):
         packet = DEFAULT_PACKET if data is None else data
-        given = _skb(ctx, packet, is_l2=name == "sched_cls")
+        given = _skb(ctx, packet, is_l2=name != "socket_filter")
     else:
         raise BpfError(f"test run: not supported for program type {name}")
     return PreparedRun(machine, xlated, given)

@@ -11,8 +11,8 @@ from bpfvm.bits import U32_MAX, s64
 from bpfvm.errors import InternalError
 from bpfvm.proto import ArgType, FuncProto
 from verifier.callkit import check_memory, check_size, check_unmoved
+from verifier.ctx import check_ctx_pointer
 from verifier.env import Env
-from verifier.memory import check_ctx_pointer
 from verifier.precision import mark_reg, mark_slot
 from verifier.privs import check_leak
 from verifier.reasons import Reason, Reject
@@ -72,7 +72,7 @@ def check_arg(env: Env, frame: FuncState, call: Call, regno: int, arg: ArgType) 
         check_leak(env, regno, reg, "helper function")
         return
     kind = reg.type
-    if kind in _PACKETS and not (call.proto.pkt_access and env.prog_type.packet):
+    if kind in _PACKETS and not (call.proto.pkt_access and env.prog_type.packet_args):
         raise Reject(Reason.PACKET_ARG)
     accepted, words = _ACCEPTED.get(arg, ((), ""))
     if kind not in accepted:

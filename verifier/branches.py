@@ -42,7 +42,15 @@ MAX_PACKET_OFF = 0xFFFF
 MAX_VAR_OFF = 1 << 29
 
 _SCALAR = RegType.SCALAR
-_NOT_NULL = (Base.MAP_VALUE, Base.MAP_PTR, Base.MEM)
+_NOT_NULL = (
+    Base.MAP_VALUE,
+    Base.MAP_KEY,
+    Base.MAP_PTR,
+    Base.MEM,
+    Base.SOCKET,
+    Base.SOCK_COMMON,
+    Base.TCP_SOCK,
+)
 _MAYBE = Mod.MAYBE_NULL | Mod.UNTRUSTED
 _PACKET_TYPES = (RegType.PACKET, RegType.PACKET_META, RegType.PACKET_END)
 

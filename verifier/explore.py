@@ -50,8 +50,6 @@ MAX_HISTORY = 40
 MAX_ROUNDS = 64
 #: kernel: BPF_F_TEST_STATE_FREQ
 TEST_STATE_FREQ = 8
-#: Program types with legacy packet loads.
-_LD_ABS_TYPES = frozenset({"socket_filter", "sched_cls", "sched_act"})
 
 #: Call insns of the frames outside the loop, then the loop's number.
 _SccKey = tuple[int, ...]
@@ -539,7 +537,7 @@ def _compile(env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
         case Kind.EXIT:
             return compile_exit(env, idx)
         case Kind.LD_ABS | Kind.LD_IND:
-            if env.program.prog_type not in _LD_ABS_TYPES:
+            if not env.prog_type.ld_abs:
                 raise Reject(Reason.LD_ABS_PROG_TYPE)
             raise Reject(Reason.NOT_SUPPORTED, what="legacy packet loads (ld_abs, ld_ind)")
         case Kind.CALLX:

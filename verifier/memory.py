@@ -6,17 +6,18 @@ Rules: Linux 6.18 (check_mem_access and its kin). Stack accesses are in `verifie
 from __future__ import annotations
 
 from bpfvm.bits import S64_MIN, s32, s64, sext, u64
-from bpfvm.context import CtxKind
 from bpfvm.insn import Insn
 from bpfvm.isa import AtomicOp, InsnDef, Kind
 from bpfvm.maps.base import MapFlags
 from bpfvm.memory import RegionKind
 from verifier import bounds, stack, tnum
 from verifier.bounds import UNKNOWN, Scalar, var_off_text
+from verifier.ctx import access_ctx
 from verifier.domain import RANGES, Domain
 from verifier.env import Env, Step
 from verifier.privs import check_leak
 from verifier.reasons import Reason, Reject
+from verifier.sockets import SOCKET_TYPES, check_buffer, check_flow_keys, check_sock
 from verifier.state import (
     UNKNOWN_REG,
     Base,
@@ -55,14 +56,8 @@ _REGION = {
     Base.MEM: RegionKind.MEM,
     Base.ARENA: RegionKind.ARENA,
 }
-_CTX_RESULT = {
-    CtxKind.SCALAR: UNKNOWN_REG,
-    CtxKind.PACKET: RegState(RegType.PACKET),
-    CtxKind.PACKET_META: RegState(RegType.PACKET_META),
-    CtxKind.PACKET_END: RegState(RegType.PACKET_END),
-}
 #: Types that one insn may not meet together with any other.
-_EXCLUSIVE = (_CTX, _ARENA)
+_EXCLUSIVE = frozenset({Base.CTX, Base.ARENA, Base.BTF_ID, *(t.base for t in SOCKET_TYPES)})
 
 
 def _narrowed(domain: Domain, scalar: Scalar, size: int, *, sx: bool) -> Scalar:
@@ -218,9 +213,9 @@ def _note_pointer(env: Env, idx: int, kind: RegType) -> None:
     before = env.pointer_types[idx]
     if before is None:
         env.pointer_types[idx] = kind
-    elif before is not kind and (before in _EXCLUSIVE or kind in _EXCLUSIVE):
+    elif before is not kind and (before.base in _EXCLUSIVE or kind.base in _EXCLUSIVE):
         raise Reject(Reason.SAME_INSN)
-    env.note_access(idx, _REGION[kind.base])
+    env.note_access(idx, _REGION.get(kind.base, RegionKind.MEM))
 
 
 def _note_atomic(env: Env, idx: int, kind: RegType) -> None:
@@ -263,12 +258,14 @@ def load(
         check_map_access(env, regno, pointer, at, size, write=False)
         return _constant(env, pointer, at, size, sx=sx)
     if kind is _CTX:
-        return _access_ctx(env, idx, regno, pointer, off, size, write=False, sx=sx)
+        return access_ctx(env, idx, regno, pointer, off, size, write=False, sx=sx)
     if kind in _PACKETS:
         check_packet_access(env, regno, pointer, at, size)
         return UNKNOWN_REG
     if kind.base is Base.MEM and not kind.may_be_null:
         check_mem_access(env, regno, pointer, at, size)
+        return UNKNOWN_REG
+    if _access_object(env, regno, pointer, at, size, write=False):
         return UNKNOWN_REG
     if kind is _MAP_PTR:
         _check_map_ptr(env, regno, pointer, at, write=False)
@@ -301,7 +298,7 @@ def save(
         check_map_access(env, regno, pointer, at, size, write=True)
     elif kind is _CTX:
         check_leak(env, value_regno, value, "ctx")
-        _access_ctx(env, idx, regno, pointer, off, size, write=True, sx=False)
+        access_ctx(env, idx, regno, pointer, off, size, write=True, sx=False)
     elif kind in _PACKETS:
         if not env.prog_type.packet_write:
             raise Reject(Reason.PACKET_READ_ONLY)
@@ -310,13 +307,45 @@ def save(
     elif kind.base is Base.MEM and not kind.may_be_null:
         check_leak(env, value_regno, value, "mem")
         check_mem_access(env, regno, pointer, at, size, write=True)
-    else:
+    elif not _access_object(env, regno, pointer, at, size, write=True):
         if kind is _MAP_PTR:
             _check_map_ptr(env, regno, pointer, at, write=True)
         raise Reject(Reason.INVALID_MEM, reg=regno, type=kind.label)
 
 
-_ALIGN_WORDS = {_STACK: "stack ", _MAP_VALUE: "value ", _CTX: "context "}
+def _access_object(
+    env: Env, regno: int, pointer: RegState, at: int, size: int, *, write: bool
+) -> bool:
+    """Check an access to what the kernel lends; False: *pointer* is to nothing of the kind."""
+    kind = pointer.type
+    if kind in SOCKET_TYPES:
+        check_sock(pointer, regno, at, size, write=write)
+    elif kind is RegType.FLOW_KEYS:
+        check_flow_keys(at, size)
+    elif kind.base in (Base.TP_BUFFER, Base.BUF) and not kind.may_be_null:
+        check_buffer(env, pointer, regno, at, size, write=write)
+    elif kind is RegType.MAP_KEY:
+        if write:
+            raise Reject(Reason.KEY_WRITE, reg=regno)
+        limit = env.facts[pointer.arg].defn.key_size
+        detail = f"invalid access to map key, key_size={limit} off={{off}} size={{size}}"
+        check_region(env, regno, pointer, at, size, limit, detail)
+    else:
+        return False
+    return True
+
+
+_ALIGN_WORDS = {
+    Base.STACK: "stack ",
+    Base.MAP_VALUE: "value ",
+    Base.MAP_KEY: "key ",
+    Base.CTX: "context ",
+    Base.FLOW_KEYS: "flow keys ",
+    Base.SOCKET: "sock ",
+    Base.SOCK_COMMON: "sock_common ",
+    Base.TCP_SOCK: "tcp_sock ",
+    Base.XDP_SOCK: "xdp_sock ",
+}
 
 
 def _check_alignment(env: Env, pointer: RegState, off: int, size: int, strict: bool) -> None:
@@ -338,7 +367,7 @@ def _check_alignment(env: Env, pointer: RegState, off: int, size: int, strict: b
             raise Reject(Reason.MISALIGNED_PACKET_ONE, var_off=whole, off=off, size=size)
         raise Reject(
             Reason.MISALIGNED_ONE,
-            what=_ALIGN_WORDS.get(kind, ""),
+            what=_ALIGN_WORDS.get(kind.base, ""),
             var_off=whole,
             off=off,
             size=size,
@@ -353,7 +382,7 @@ def _check_alignment(env: Env, pointer: RegState, off: int, size: int, strict: b
         )
     raise Reject(
         Reason.MISALIGNED,
-        what=_ALIGN_WORDS.get(kind, ""),
+        what=_ALIGN_WORDS.get(kind.base, ""),
         var_off=var_off_text(s),
         reg_off=pointer.off,
         off=off,
@@ -480,53 +509,6 @@ def check_packet_access(
         raise Reject(Reason.MIN_OUTSIDE, before=told(low, low, proven), reg=regno)
     if off + size > limit:
         raise Reject(Reason.MAX_OUTSIDE, before=told(high, high, proven), reg=regno)
-
-
-def _access_ctx(
-    env: Env,
-    idx: int,
-    regno: int,
-    pointer: RegState,
-    off: int,
-    size: int,
-    *,
-    write: bool,
-    sx: bool,
-) -> RegState:
-    """Check an access to the context; return what a load of it gives."""
-    prog_type = env.prog_type
-    has_table = prog_type.fields is not None
-    check_ctx_pointer(env, regno, pointer, may_move=not has_table)
-    at = off + pointer.off
-    access = prog_type.ctx_access(at, size, write=write)
-    if access is None:
-        field = prog_type.unsupported_field(at, size, write=write)
-        if field is not None:
-            raise Reject(Reason.NOT_SUPPORTED, what=f"context field {field}")
-        raise Reject(Reason.CTX_ACCESS, off=at, size=size)
-    if sx and access.kind is not CtxKind.SCALAR:
-        raise Reject(Reason.CTX_ACCESS, off=at, size=size)
-    if has_table:
-        env.ctx_access[idx] = access
-    env.max_ctx_offset = max(env.max_ctx_offset, at + size)
-    return _CTX_RESULT[access.kind]
-
-
-def check_ctx_pointer(env: Env, regno: int, pointer: RegState, *, may_move: bool) -> None:
-    """Refuse a context pointer that was moved (*may_move*: by a constant is fine, from 7.3)."""
-    s = pointer.scalar
-    whole = pointer.off + (0 if s.mask else s64(s.value))
-    late = env.rules.ctx_const_offset
-    if s.mask and late:
-        if may_move and env.prog_type.ctx_writable:
-            raise Reject(Reason.NOT_SUPPORTED, what="variable offsets into the context")
-        raise Reject(Reason.CTX_VARIABLE, var_off=var_off_text(s))
-    if whole < 0:
-        raise Reject(Reason.CTX_NEGATIVE, reg=regno, off=whole)
-    if whole and not (late and may_move):
-        raise Reject(Reason.CTX_MODIFIED, reg=regno, off=whole)
-    if s.mask:
-        raise Reject(Reason.CTX_VARIABLE, var_off=var_off_text(s))
 
 
 def _check_map_ptr(env: Env, regno: int, pointer: RegState, off: int, *, write: bool) -> None:

@@ -181,6 +181,18 @@ class Reason(Enum):
     PTR_ARG_MODIFIED = (EACCES, "dereference of modified {type} ptr R{reg} off={off} disallowed")
     PTR_ARG_VARIABLE = (EACCES, "variable {type} access var_off={var_off} disallowed")
     CTX_ACCESS = (EACCES, "invalid bpf_context access off={off} size={size}")
+    SOCK_ACCESS = (EACCES, "R{reg} invalid {type} access off={off} size={size}")
+    FLOW_KEYS = (EACCES, "invalid access to flow keys off={off} size={size}")
+    BUFFER_NEGATIVE = (EACCES, "R{reg} invalid {name} buffer access: off={off}, size={size}")
+    BUFFER_NEGATIVE_ONE = (
+        EACCES,
+        "R{reg} invalid negative {name} buffer offset: off={off}, var_off={var_off}",
+    )
+    BUFFER_VARIABLE = (
+        EACCES,
+        "R{reg} invalid variable buffer offset: off={off}, var_off={var_off}",
+    )
+    KEY_WRITE = (EACCES, "write to change key R{reg} not allowed")
     MAP_PTR_NEGATIVE = (EACCES, "R{reg} is {struct} invalid negative access: off={off}")
     MAP_PTR_WRITE = (EACCES, "only read from {struct} is supported")
     ATOMIC_STORE_TYPE = (EACCES, "BPF_ATOMIC stores into R{reg} {type} is not allowed")

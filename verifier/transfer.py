@@ -220,9 +220,7 @@ def _alu_pointer(
     label = pointer.type.label
     if pointer.type.may_be_null:
         raise Reject(Reason.PTR_MAYBE_NULL, reg=dst, type=label)
-    if not pointer.type.may_move and not (
-        pointer.type is RegType.MAP_PTR and delta.scalar == ZERO and op is AluOp.ADD
-    ):
+    if not pointer.type.may_move and not _stays(pointer, delta.scalar, op):
         raise Reject(Reason.PTR_PROHIBITED, reg=dst, type=label)
     _check_sane(delta.scalar, 0, label)
     _check_sane(pointer.scalar, pointer.off, label)
@@ -245,6 +243,13 @@ def _alu_pointer(
             raise Reject(Reason.PTR_OFFSET, type=label, off=whole)
     _check_sane(moved.scalar, moved.off, label)
     return moved._replace(scalar=env.domain.sync(moved.scalar))
+
+
+def _stays(pointer: RegState, delta: Scalar, op: AluOp) -> bool:
+    """Say whether a pointer that may not be moved may be moved so, after all."""
+    if pointer.type is RegType.FLOW_KEYS:
+        return not delta.mask
+    return pointer.type is RegType.MAP_PTR and delta == ZERO and op is AluOp.ADD
 
 
 def _check_sane(scalar: Scalar, off: int, label: str) -> None:

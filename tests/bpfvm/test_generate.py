@@ -10,11 +10,10 @@ from run_vectors import ENGINES, HELPER_IDS, machine_for, run_in_sandbox
 
 from bpfvm import isa, vm
 from bpfvm.asm import assemble
-from bpfvm.context import PROG_TYPES
 from bpfvm.disasm import disassemble
 from bpfvm.errors import RunFault
 from bpfvm.flow import check_structure, find_subprogs
-from bpfvm.generate import generate, random_program
+from bpfvm.generate import MADE, generate, random_program
 from bpfvm.isa import Kind, LdKind
 from bpfvm.program import ObjectFile, Program
 
@@ -38,7 +37,7 @@ def test_both_engines_agree_on_a_random_program(seed: int) -> None:
     assert len({outcome(engine, program) for engine in ENGINES}) == 1
 
 
-@pytest.mark.parametrize("prog_type", PROG_TYPES)
+@pytest.mark.parametrize("prog_type", MADE)
 def test_a_program_of_each_type_ends_by_itself(prog_type: str) -> None:
     for seed in range(5):
         program = generate(random.Random(seed), prog_type=prog_type, size=10)
@@ -50,7 +49,7 @@ def test_a_program_of_each_type_ends_by_itself(prog_type: str) -> None:
 @pytest.mark.parametrize("seed", range(30))
 def test_a_program_that_may_not_do_wild_things_verifies(seed: int) -> None:
     rng = random.Random(seed)
-    program = generate(rng, prog_type=rng.choice(sorted(PROG_TYPES)), size=12)
+    program = generate(rng, prog_type=rng.choice(MADE), size=12)
     file = ObjectFile("random", {program.name: program}, program.maps)
     verdict = vm.Object(file).programs[program.name].verify(log_level=0)
     assert verdict.ok, verdict.last

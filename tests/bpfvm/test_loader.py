@@ -335,7 +335,7 @@ struct far { int pad, field; } __attribute__((preserve_access_index));
 extern int a_kernel_var __ksym;
 int elsewhere(int);
 
-SEC("lsm.s/whatever") int odd_section(void *ctx) { return 0; }
+SEC("lsmod/whatever") int odd_section(void *ctx) { return 0; }
 SEC("raw_tp") int relocated(struct far *ctx) { return ctx->field; }
 SEC("raw_tp") int of_kernel_var(void *ctx) { return a_kernel_var; }
 SEC("raw_tp") int of_nothing(void *ctx) { return elsewhere(1); }
@@ -345,7 +345,7 @@ SEC("xdp") int fine(struct xdp_md *ctx) { return XDP_PASS; }
     assert list(obj.programs) == ["relocated", "fine"]
     errors = {name: str(err).removeprefix("unit.bpf.o: ") for name, err in obj.broken.items()}
     assert errors == {
-        "odd_section": "program 'odd_section': section 'lsm.s/whatever': no program type that we "
+        "odd_section": "program 'odd_section': section 'lsmod/whatever': no program type that we "
         "support has this name",
         "of_kernel_var": "program 'of_kernel_var': insn 0: not supported yet: address of extern "
         "'a_kernel_var'",

@@ -1,0 +1,75 @@
+"""Accesses to the context, and what a load of it gives.
+
+Rules: Linux 6.18 (check_ctx_access, __check_ptr_off_reg), 7.3 (constant offsets).
+"""
+
+from __future__ import annotations
+
+from bpfvm.bits import s64
+from bpfvm.context import CtxKind
+from verifier.bounds import var_off_text
+from verifier.env import Env
+from verifier.reasons import Reason, Reject
+from verifier.state import UNKNOWN_REG, Base, Mod, RegState, RegType
+
+__all__ = ["access_ctx", "check_ctx_pointer"]
+
+_TRUSTED = RegType.of(Base.BTF_ID, Mod.TRUSTED)
+_RESULT = {
+    CtxKind.SCALAR: UNKNOWN_REG,
+    CtxKind.PACKET: RegState(RegType.PACKET),
+    CtxKind.PACKET_META: RegState(RegType.PACKET_META),
+    CtxKind.PACKET_END: RegState(RegType.PACKET_END),
+    CtxKind.SOCKET: RegState(RegType.SOCKET),
+    CtxKind.SOCKET_OR_NULL: RegState(RegType.SOCKET.having(Mod.MAYBE_NULL)),
+    CtxKind.SOCK_COMMON_OR_NULL: RegState(RegType.SOCK_COMMON.having(Mod.MAYBE_NULL)),
+    CtxKind.FLOW_KEYS: RegState(RegType.FLOW_KEYS),
+    CtxKind.TP_BUFFER: RegState(RegType.TP_BUFFER),
+    CtxKind.SK_BUFF: RegState(_TRUSTED, info="sk_buff"),
+    CtxKind.NF_HOOK_STATE: RegState(_TRUSTED, info="nf_hook_state"),
+}
+#: What may not be loaded with sign extension (and what the kernel does not ask about).
+_NO_SIGN = (CtxKind.PACKET, CtxKind.PACKET_META, CtxKind.PACKET_END)
+
+
+def access_ctx(
+    env: Env,
+    idx: int,
+    regno: int,
+    pointer: RegState,
+    off: int,
+    size: int,
+    *,
+    write: bool,
+    sx: bool,
+) -> RegState:
+    """Check an access to the context; return what a load of it gives."""
+    prog_type = env.prog_type
+    check_ctx_pointer(env, regno, pointer, may_move=not prog_type.rewritten)
+    at = off + pointer.off
+    attach = env.program.expected_attach_type
+    access = prog_type.ctx_access(at, size, write=write, attach=attach)
+    if access is None or (sx and access.kind in _NO_SIGN):
+        raise Reject(Reason.CTX_ACCESS, off=at, size=size)
+    if prog_type.fields is not None:
+        env.ctx_access[idx] = access
+    env.max_ctx_offset = max(env.max_ctx_offset, at + size)
+    result = _RESULT[access.kind]
+    return result._replace(id=env.new_id()) if result.type.may_be_null else result
+
+
+def check_ctx_pointer(env: Env, regno: int, pointer: RegState, *, may_move: bool) -> None:
+    """Refuse a context pointer that was moved (*may_move*: by a constant is fine, from 7.3)."""
+    s = pointer.scalar
+    whole = pointer.off + (0 if s.mask else s64(s.value))
+    late = env.rules.ctx_const_offset
+    if s.mask and late:
+        if may_move and env.prog_type.ctx_writable:
+            raise Reject(Reason.NOT_SUPPORTED, what="variable offsets into the context")
+        raise Reject(Reason.CTX_VARIABLE, var_off=var_off_text(s))
+    if whole < 0:
+        raise Reject(Reason.CTX_NEGATIVE, reg=regno, off=whole)
+    if whole and not (late and may_move):
+        raise Reject(Reason.CTX_MODIFIED, reg=regno, off=whole)
+    if s.mask:
+        raise Reject(Reason.CTX_VARIABLE, var_off=var_off_text(s))

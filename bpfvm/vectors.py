@@ -30,7 +30,9 @@ _EXPECTED = frozenset(
     }
 )
 _PROGRAM = frozenset({"prog", "asm", "raw"})
-SECTIONS = _PROGRAM | _GIVEN | _EXPECTED
+#: For people.
+_TOLD = frozenset({"repair"})
+SECTIONS = _PROGRAM | _GIVEN | _EXPECTED | _TOLD
 
 _TITLE = re.compile(r"== *(.*)")
 _HEADER = re.compile(r"-- *([a-z][a-z ]*?)(?: +(\d[\d.]*))? *(?:: *(.*))?")

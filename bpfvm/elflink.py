@@ -368,8 +368,6 @@ class _Linker:
             self.insns[at + 1] = self.insns[at + 1]._replace(imm=s32(first + offset))
             return None
         place = maps.by_place.get((section.index, offset))
-        if (section.index, offset) in maps.broken:
-            raise maps.broken[section.index, offset]
         if place is None:
             raise LoadError(
                 f"'{symbol.place}': no map or variable at {offset:#x} of section '{section.name}'"

@@ -6,13 +6,13 @@ Names, flags and placement are libbpf's, so that the same object behaves the sam
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from bpfvm.bits import u32, u64
 from bpfvm.btf import Btf, BtfKind, VarInfo
 from bpfvm.elf import Elf, Section, Symbol
-from bpfvm.errors import LoadError, NotSupported
+from bpfvm.errors import LoadError
 from bpfvm.maps.base import MapFlags, MapType
 from bpfvm.program import GlobalVar, MapDef
 
@@ -20,6 +20,10 @@ __all__ = ["ObjectMaps", "read_maps"]
 
 ARENA_SECTION = ".addr_space.1"
 _PAGE_SIZE = 4096
+_POINTER_SIZE = 8
+#: Elements of maps that hold programs or maps are file descriptors to user space.
+_FD_SIZE = 4
+_MAPS_OF_MAPS = (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)
 #: kernel: BPF_OBJ_NAME_LEN with its NUL, which libbpf's names of data maps respect.
 _OBJ_NAME_LEN = 16
 #: kernel: array_map_alloc_check.
@@ -35,14 +39,12 @@ class ObjectMaps:
     Attributes:
         defs: by map index.
         by_place: map index by (section index, offset) in `.maps`.
-        broken: why a map there is not supported, by the same: programs that refer to it are not.
         data: (map index, value offset of the section's first byte) by data section index.
         symbols: variables by name.
     """
 
     defs: list[MapDef] = field(default_factory=list)
     by_place: dict[tuple[int, int], int] = field(default_factory=dict)
-    broken: dict[tuple[int, int], NotSupported] = field(default_factory=dict)
     data: dict[int, tuple[int, int]] = field(default_factory=dict)
     symbols: dict[str, GlobalVar] = field(default_factory=dict)
 
@@ -88,14 +90,12 @@ def _read_defined(elf: Elf, btf: Btf | None, maps: ObjectMaps) -> None:
                 f"map '{var.name}': {place.size} bytes at {place.value:#x} end past section '.maps'"
             )
         found.append((place, var))
+    names = {place.value: var.name for place, var in found}
     for place, var in sorted(found, key=lambda f: f[0].value):
-        try:
-            defn = _defined_map(elf, btf, var)
-        except NotSupported as err:
-            maps.broken[section.index, place.value] = err
-            continue
+        defn = _defined_map(elf, btf, var.name, var.type_id, is_inner=False)
+        slots = tuple(_slots(elf, btf, place, var.type_id, names))
         maps.by_place[section.index, place.value] = len(maps.defs)
-        maps.defs.append(defn)
+        maps.defs.append(replace(defn, slots=slots))
     arenas = [d.name for d in maps.defs if d.map_type == MapType.ARENA]
     if len(arenas) > 1:
         raise elf.error(
@@ -104,19 +104,20 @@ def _read_defined(elf: Elf, btf: Btf | None, maps: ObjectMaps) -> None:
         )
 
 
-def _defined_map(elf: Elf, btf: Btf, var: VarInfo) -> MapDef:
-    """Return the map that the members of *var*'s struct describe (libbpf: parse_btf_map_def)."""
+def _defined_map(elf: Elf, btf: Btf, name: str, type_id: int, *, is_inner: bool) -> MapDef:
+    """Return the map *name* that the members of the struct *type_id* describe (libbpf:
+    parse_btf_map_def)."""
 
     def error(message: str) -> LoadError:
-        return elf.error(f"map '{var.name}': {message}")
+        return elf.error(f"map '{map_name}': {message}")
 
-    struct = btf.resolve(var.type_id)
-    if var.linkage == VarInfo.EXTERN:
-        raise NotSupported(f"map '{var.name}': extern maps are not supported")
+    map_name = name
+    struct = btf.resolve(type_id)
     if struct.kind is not BtfKind.STRUCT:
         raise error(f"its type is {struct.kind.name}, expected STRUCT")
     values: dict[str, int] = {}
     sizes: dict[str, int] = {}
+    inner: MapDef | None = None
     for name_off, type_id, _offset in struct.extra:
         name = btf.string(name_off)
         if name in values:
@@ -131,7 +132,9 @@ def _defined_map(elf: Elf, btf: Btf, var: VarInfo) -> MapDef:
                 raise error(f"field '{name}': its type is {pointer.kind.name}, expected PTR")
             sizes[f"{name}_size"] = btf.size_of(pointer.ref)
         elif name == "values":
-            raise NotSupported(f"map '{var.name}': not supported yet: inner maps")
+            if is_inner:
+                raise error("multi-level inner maps not supported")
+            inner = _inner_map(elf, btf, map_name, type_id, error)
         else:
             raise error(f"unknown field '{name}'")
     for name, size in sizes.items():
@@ -139,15 +142,52 @@ def _defined_map(elf: Elf, btf: Btf, var: VarInfo) -> MapDef:
             raise error(f"conflicting {name} {values[name]} != {size}")
     if "type" not in values:
         raise error("map type isn't specified")
+    holds_others = values["type"] in (MapType.PROG_ARRAY, *_MAPS_OF_MAPS)
     return MapDef(
-        var.name,
+        map_name,
         values["type"],
         u32(values.get("key_size", 0)),
-        u32(values.get("value_size", 0)),
+        u32(values.get("value_size", _FD_SIZE if holds_others else 0)),
         values.get("max_entries", 0),
         values.get("map_flags", 0),
         values.get("map_extra", 0),
+        inner=inner,
     )
+
+
+def _inner_map(
+    elf: Elf, btf: Btf, name: str, type_id: int, error: Callable[[str], LoadError]
+) -> MapDef | None:
+    """Return what `__array(values, ...)` says of the elements; None for programs."""
+    array = btf.resolve(type_id)
+    if array.kind is not BtfKind.ARRAY:
+        raise error(f"field 'values': its type is {array.kind.name}, expected ARRAY")
+    pointer = btf.resolve(array.extra[0][0])
+    if pointer.kind is not BtfKind.PTR:
+        raise error(f"field 'values': its elements are {pointer.kind.name}, expected PTR")
+    found = btf.resolve(pointer.ref)
+    if found.kind is BtfKind.FUNC_PROTO:
+        return None
+    return _defined_map(elf, btf, f"{name}.inner", found.id, is_inner=True)
+
+
+def _slots(
+    elf: Elf, btf: Btf, place: Symbol, type_id: int, names: Mapping[int, str]
+) -> Iterator[tuple[int, str]]:
+    """Yield the elements that `.values = {...}` names (libbpf: bpf_object__collect_map_relos);
+    *names* are those of maps by their offsets in the section."""
+    fields = (m[2] for m in btf.resolve(type_id).extra if btf.string(m[0]) == "values")
+    start = next((offset // 8 for offset in fields), None)
+    if start is None or place.section is None:
+        return
+    first, end = place.value + start, place.value + place.size
+    for offset, reloc in sorted(elf.relocs(place.section).items()):
+        if first <= offset < end:
+            symbol = elf.symbol_of(reloc)
+            is_map = symbol.section is place.section
+            name = names.get(symbol.value) if is_map else symbol.name
+            if name:
+                yield (offset - first) // _POINTER_SIZE, name
 
 
 def _number(btf: Btf, type_id: int, name: str, error: Callable[[str], LoadError]) -> int:

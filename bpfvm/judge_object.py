@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from bpfvm.judge import Options, Row, fresh, not_supported, told
 from bpfvm.loader import load_path
 from bpfvm.patterns import Pattern, first_missing
 from bpfvm.privileges import PRIVILEGED
-from bpfvm.program import ObjectFile, Program
+from bpfvm.program import MapDef, ObjectFile, Program
 from bpfvm.rules import NEWEST
 from bpfvm.wordings import What, changes_of, wordings_of
 from bpfvm.xlated import Verdict
@@ -164,7 +164,7 @@ class _Judging:
         return change is not None
 
     def verify(self) -> Verdict:
-        (prog,) = fresh(self.file).programs.values()
+        prog = fresh(self.file).programs[self.name]
         # libbpf asks again with a log where a program is rejected without one.
         return prog.verify(
             kernel=self.kernel,
@@ -206,7 +206,7 @@ class _Judging:
         return ""
 
     def run_in(self, engine: str, verdict: Verdict) -> str:
-        (prog,) = fresh(self.file).programs.values()
+        prog = fresh(self.file).programs[self.name]
         try:
             result = prog.run(
                 engine=engine, kernel=self.kernel, privileges=self.privileges, verdict=verdict
@@ -229,32 +229,46 @@ class _Judging:
 
 
 def alone(file: ObjectFile, name: str, said: Annotations) -> ObjectFile:
-    """Return the program *name* with the maps that it uses and the flags that are said.
+    """Return *file* with the program *name* as it is said to be loaded, the maps that it needs,
+    and the programs that stand in those.
 
-    A map that no insn of it refers to may be of a type that is not there yet.
+    A map that is not needed may be of a type that is not there yet.
     """
-    program = file.programs[name]
-    used = sorted({program.insns[slot].imm for slot in _map_slots(program)})
-    new = {old: number for number, old in enumerate(used)}
-    insns = list(program.insns)
-    for slot in _map_slots(program):
-        insns[slot] = insns[slot]._replace(imm=new[insns[slot].imm])
-    maps = tuple(file.maps[i] for i in used)
+    chosen = {name: _loaded(file.programs[name], said)}
+    used: set[int] = set()
+    while True:
+        needed = {p.insns[slot].imm for p in chosen.values() for slot in _map_slots(p)}
+        needed |= used
+        held = {held for i in needed for _, held in file.maps[i].slots}
+        needed |= {i for i, defn in enumerate(file.maps) if defn.name in held}
+        programs = held & file.programs.keys() - chosen.keys()
+        if needed == used and not programs:
+            break
+        used = needed
+        chosen |= {held: file.programs[held] for held in sorted(programs)}
+    order = {old: number for number, old in enumerate(sorted(used))}
+    maps = tuple(file.maps[i] for i in order)
+    programs_out = {n: _with_maps(p, maps, order) for n, p in chosen.items()}
+    return ObjectFile(file.origin, programs_out, maps)
+
+
+def _loaded(program: Program, said: Annotations) -> Program:
     flags = (program.flags | said.flags) & ~said.cleared
-    sleepable = (program.sleepable or bool(said.flags & _F_SLEEPABLE)) and not (
+    sleepable = (program.sleepable or said.flags & _F_SLEEPABLE) and not (
         said.cleared & _F_SLEEPABLE
     )
-    program = replace(
-        program,
-        insns=tuple(insns),
-        maps=maps,
-        flags=flags & ~_F_SLEEPABLE,
-        sleepable=sleepable,
-    )
-    return ObjectFile(file.origin, {name: program}, maps)
+    return replace(program, flags=flags & ~_F_SLEEPABLE, sleepable=bool(sleepable))
+
+
+def _with_maps(program: Program, maps: tuple[MapDef, ...], order: Mapping[int, int]) -> Program:
+    insns = list(program.insns)
+    for slot in _map_slots(program):
+        insns[slot] = insns[slot]._replace(imm=order[insns[slot].imm])
+    return replace(program, insns=tuple(insns), maps=maps)
 
 
 def _map_slots(program: Program) -> Iterator[int]:
+    """Yield the slots that refer to maps."""
     slot = 0
     while slot < len(program.insns):
         row = isa.lookup(program.insns[slot])

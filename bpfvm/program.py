@@ -91,6 +91,9 @@ class MapDef:
         image: initial bytes: the whole value of a one-element array (.rodata, .data, .bss),
             or an arena's globals (placed at the arena's end).
         frozen: read-only for user space and programs after the image is in (.rodata).
+        inner: what the elements of a map of maps are like.
+        slots: elements that are there from the start, of a map of maps or an array of programs:
+            index, and the name of a map or program of the same object.
     """
 
     name: str
@@ -102,6 +105,8 @@ class MapDef:
     map_extra: int = 0
     image: bytes | None = None
     frozen: bool = False
+    inner: MapDef | None = None
+    slots: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from itertools import pairwise
@@ -569,3 +570,46 @@ def test_names_of_data_maps_are_libbpfs(tmp_path: Path) -> None:
     ):
         obj = load_path(write(tmp_path / name, data))
         assert expected in [m.name for m in obj.maps]
+
+
+MAPS_IN_MAPS = """
+struct inner { __uint(type, 2); __type(key, u32); __type(value, u64); __uint(max_entries, 3); };
+struct inner first SEC(".maps"), second SEC(".maps");
+struct {
+    __uint(type, 12); __type(key, u32); __uint(max_entries, 4); __array(values, struct inner);
+} outer SEC(".maps") = { .values = { [1] = &second, [3] = &first } };
+int callee(struct xdp_md *ctx);
+struct {
+    __uint(type, 3); __uint(key_size, 4); __uint(max_entries, 2); __array(values, int (void *));
+} programs SEC(".maps") = { .values = { [1] = (void *)&callee } };
+SEC("xdp") int callee(struct xdp_md *ctx) { return 1; }
+SEC("xdp") int uses(struct xdp_md *ctx) { u32 k = 0; return bpf_map_lookup_elem(&outer, &k) != 0; }
+"""
+_ARRAY = "#define __array(name, val) typeof(val) *name[]\n" + LICENSE
+
+
+def test_maps_of_maps_and_of_programs(tmp_path: Path) -> None:
+    obj = load(tmp_path, _ARRAY + MAPS_IN_MAPS)
+    maps = {m.name: m for m in obj.maps}
+    inner = maps["outer"].inner
+    assert inner is not None
+    assert (inner.name, inner.value_size, inner.max_entries) == ("outer.inner", 8, 3)
+    assert (maps["outer"].value_size, maps["outer"].slots) == (4, ((1, "second"), (3, "first")))
+    assert (maps["programs"].inner, maps["programs"].slots) == (None, ((1, "callee"),))
+    assert (maps["first"].inner, maps["first"].slots) == (None, ())
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ("int *values", "field 'values': its type is PTR, expected ARRAY"),
+        ("int values[1]", "field 'values': its elements are INT, expected PTR"),
+        ("int *values[1]", "its type is INT, expected STRUCT"),
+        ("struct { __array(values, struct inner); } *values[1]", "multi-level inner maps"),
+    ],
+)
+def test_what_no_elements_can_be(tmp_path: Path, values: str, complaint: str) -> None:
+    source = MAPS_IN_MAPS.replace("__array(values, struct inner)", values)
+    source = source.replace(" = { .values = { [1] = &second, [3] = &first } }", "")
+    with pytest.raises(LoadError, match=re.escape(complaint)):
+        load(tmp_path, _ARRAY + source)

@@ -278,7 +278,7 @@ def _program_lines(program: Program, helpers: Mapping[str, int]) -> Iterator[str
 
 
 def _signature(subprog: Subprog) -> str:
-    if subprog.params is None or subprog.linkage is not Linkage.GLOBAL:
+    if subprog.params is None:
         return ""
     args, ret = words_of(subprog.params, subprog.ret)
     return f' args="{args}" ret={ret}'

@@ -8,7 +8,7 @@ interrupt gets through at any insn.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NoReturn
 
@@ -59,6 +59,10 @@ class State:
         self._loops = run.may_goto_limit
         self._space = run.machine.space
         self._generation = -1
+        self._linked = linked
+        #: Frames that are open below the innermost callback, and r10 of the call in progress.
+        self._floor = self._fp = 0
+        run.enter = self._call_back
         self._base = self._end = 0
         self._view = memoryview(b"")
         run.callers.clear()
@@ -121,6 +125,7 @@ class State:
     def invoke(self, r: list[int], pc: int, site: CallSite) -> None:
         """Run the helper or kfunc of *site*."""
         proto = site.proto
+        self._fp = r[10]
         r[0] = self.run.call(pc, proto, site.variant, r[1 : 1 + proto.arg_count])
         r[1:6] = _SCRATCHED
 
@@ -145,12 +150,29 @@ class State:
 
     def leave(self, r: list[int]) -> int:
         """Close the innermost frame; return the slot after its call."""
-        if not self._frames:
+        if len(self._frames) == self._floor:
             return _DONE
         r[6:10], self._loops = self._frames.pop()
         r[1:6] = _SCRATCHED
         r[10] += FRAME_SIZE
         return self.run.callers.pop() + 1
+
+    def _call_back(self, target: int, args: Sequence[int]) -> int:
+        """Run the subprog in slot *target* for the helper call in progress; return its r0."""
+        pc, fp, floor = self.run.pc, self._fp, self._floor
+        if len(self._frames) + 1 >= MAX_FRAMES:
+            raise RunFault(pc, f"call stack deeper than {MAX_FRAMES} frames")
+        self._frames.append(([], self._loops))
+        self._floor = len(self._frames)
+        self.run.callers.append(pc)
+        self._loops = self.run.may_goto_limit
+        r = [0, *map(u64, args), *[0] * (9 - len(args)), fp - FRAME_SIZE]
+        self._clear_stack(r[10])
+        self._linked.loop(r, self, target)
+        self.run.callers.pop()
+        _, self._loops = self._frames.pop()
+        self._floor, self._fp = floor, fp
+        return r[0]
 
     def may_goto(self, pc: int) -> bool:
         """Say whether the may_goto in slot *pc* jumps: its frame's loop budget is used up."""
@@ -217,35 +239,30 @@ class _Program:
         """Run to the end and return r0."""
         r = [0, u64(r1), u64(r2), 0, 0, 0, 0, 0, 0, 0, run.stack_top]
         try:
-            if run.budget is None:
-                self._loop(r, State(self, run))
-            else:
-                self._loop_on_budget(r, State(self, run), run)
+            self.loop(r, State(self, run), 0)
         except RunFault as fault:
             if self.xlated.verified:
                 raise InternalError(f"verified program: pc {fault.pc}: {fault.reason}") from fault
             raise
         return r[0]
 
-    def _loop(self, r: list[int], state: State) -> None:
+    def loop(self, r: list[int], state: State, pc: int) -> None:
+        """Run from slot *pc* until the frame that is open is left."""
+        if state.run.budget is not None:
+            self._loop_on_budget(r, state, pc)
+            return
         blocks = self._blocks
-        pc = 0
         while pc >= 0:
             pc = blocks[pc](r, state)
 
-    def _loop_on_budget(self, r: list[int], state: State, run: RunContext) -> None:
-        blocks, costs = self._blocks, self._costs
-        left = run.budget or 0
-        pc = 0
-        try:
-            while pc >= 0:
-                cost = costs[pc]
-                if cost > left:
-                    raise RunFault(pc, "budget of insns exceeded")
-                left -= cost
-                pc = blocks[pc](r, state)
-        finally:
+    def _loop_on_budget(self, r: list[int], state: State, pc: int) -> None:
+        blocks, costs, run = self._blocks, self._costs, state.run
+        while pc >= 0:
+            left = (run.budget or 0) - costs[pc]
+            if left < 0:
+                raise RunFault(pc, "budget of insns exceeded")
             run.budget = left
+            pc = blocks[pc](r, state)
 
 
 def _link(xlated: Xlated, machine: Machine) -> Linked:

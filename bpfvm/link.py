@@ -6,7 +6,7 @@ from bpfvm.bits import u32, u64
 from bpfvm.errors import LoadError
 from bpfvm.isa import CallKind, InsnDef, LdKind
 from bpfvm.proto import Variant
-from bpfvm.runtime import Machine
+from bpfvm.runtime import Machine, func_address
 from bpfvm.xlated import CallSite, Xlated
 
 __all__ = ["call_site", "imm64", "refused_access"]
@@ -33,6 +33,8 @@ def imm64(xlated: Xlated, machine: Machine, slot: int, row: InsnDef) -> int:
             if row.op is LdKind.MAP_IDX:
                 return machine.map_handle(low)
             return u64(machine.maps[low].value_addr(u32(high)))
+        case LdKind.FUNC:
+            return func_address(slot + 1 + low)
         case _:
             raise LoadError(f"insn {slot}: not supported: {row.mnemonic}")
 

@@ -17,6 +17,7 @@ from bpfvm.errors import InternalError
 
 __all__ = [
     "ArgType",
+    "Callback",
     "Effect",
     "FuncProto",
     "Impl",
@@ -52,6 +53,8 @@ class ArgType(Enum):
     CTX = auto()
     ALLOC_SIZE_OR_ZERO = auto()  # a known constant: size of the memory that is returned
     RINGBUF_MEM = auto()  # a ring buffer's record
+    FUNC = auto()  # a subprog to call back
+    CALLBACK_CTX = auto()  # what is handed to it: a pointer into the stack, or 0
     # kfuncs
     SCALAR = auto()
     KF_MAP = auto()  # suffix __map: a map pointer; its type is tested at run time
@@ -74,6 +77,18 @@ class RetType(Enum):
     RINGBUF_MEM_OR_NULL = auto()  # as many bytes as argument ALLOC_SIZE_OR_ZERO says
     POINTER_AS_SCALAR = auto()  # kfunc returning void *: a scalar for the verifier
     ITEM_OR_NULL = auto()  # the iterator's next item, read-only
+
+
+class Callback(Enum):
+    """What a helper calls the subprog with that it is given, and when."""
+
+    LOOP = auto()  # (index, context), while the helper runs
+    MAP_ELEM = auto()  # (map, key, value, context), while the helper runs
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it is called later, from outside of the program."""
+        return False
 
 
 class KfuncFlags(Flag):
@@ -141,6 +156,7 @@ class FuncProto:
         flags: kfunc flags.
         changes_packet: packet pointers mean nothing after a call (kernel:
             bpf_helper_changes_pkt_data).
+        callback: what the FUNC argument is called with, or None.
         extra_args: how many registers after *args* are passed on as they are, unchecked
             (the values of bpf_trace_printk's format).
         acquires: its result is a reference that has to be released (kernel: KF_ACQUIRE,
@@ -166,6 +182,7 @@ class FuncProto:
     releases: int = 0
     effect: Effect | None = None
     iterates: tuple[IterType, IterStep] | None = None
+    callback: Callback | None = None
 
     @property
     def arg_count(self) -> int:
@@ -196,6 +213,7 @@ def helper(
     acquires: bool = False,
     releases: int = 0,
     effect: Effect | None = None,
+    callback: Callback | None = None,
 ) -> Callable[[_F], _F]:
     """Declare the decorated function as helper *helper_id*; its name is the kernel's."""
 
@@ -217,6 +235,7 @@ def helper(
                 acquires=acquires,
                 releases=releases,
                 effect=effect,
+                callback=callback,
             ),
         )
         return fn

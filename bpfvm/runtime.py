@@ -29,6 +29,7 @@ __all__ = [
     "Machine",
     "RunContext",
     "Stream",
+    "func_address",
 ]
 
 #: Stack bytes of one frame in the sandbox, and the most a verified call chain uses in all.
@@ -39,6 +40,17 @@ MAY_GOTO_LIMIT = 8 * 1024 * 1024
 ARENA_GUARD = 1 << 15
 #: The most frames of a call chain in the sandbox; one more is a run fault.
 MAX_FRAMES = 16
+
+
+#: What stands for the address of slot 0 as a pointer to a subprog. Nothing lies there: it is
+#: where the kernel's programs would lie.
+_FUNC_BASE = 0xFFFF_FFFF_C000_0000
+_SLOT = 8
+
+
+def func_address(slot: int) -> int:
+    """Return what a program holds as the address of the subprog that starts at *slot*."""
+    return _FUNC_BASE + slot * _SLOT
 
 
 class Stream:
@@ -133,6 +145,24 @@ class RunContext:
     rcu_depth: int = 0
     preempt_depth: int = 0
     irq_depth: int = 0
+    #: Set by the engine: runs the subprog that starts at a slot as the callee of the helper in
+    #: progress, with r1.. from its arguments, and returns its r0.
+    enter: Callable[[int, Sequence[int]], int] | None = None
+
+    def call_back(self, function: int, *args: int) -> int:
+        """Run the subprog whose address the program gave to a helper; return its r0.
+
+        Raises:
+            RunFault: *function* is not one that the program takes the address of.
+        """
+        pc = self.pc
+        slot, rest = divmod(function - _FUNC_BASE, _SLOT)
+        known = not rest and any(s.start == slot for s in self.program.subprogs)
+        if self.enter is None or not known:
+            raise RunFault(pc, f"{function:#x} is not a subprogram")
+        result = self.enter(slot, args)
+        self.pc = pc
+        return result
 
     def call(self, pc: int, proto: FuncProto, variant: Variant, args: Sequence[int]) -> int:
         """Run helper or kfunc *proto* for the call in slot *pc*; return what it leaves in r0.

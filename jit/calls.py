@@ -10,7 +10,7 @@ STOP before it calls and looks at it after; only a call that was served to its e
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import assert_never
 
 from bpfvm import isa
@@ -18,7 +18,7 @@ from bpfvm.bits import s64, u32, u64
 from bpfvm.errors import InternalError, RunFault
 from bpfvm.link import call_site
 from bpfvm.memory import AddressSpace
-from bpfvm.runtime import Machine, RunContext
+from bpfvm.runtime import MAX_FRAMES, Machine, RunContext
 from bpfvm.xlated import CallSite, Xlated
 from jit.state import (
     MAY_GOTO_SLICE,
@@ -34,7 +34,7 @@ from jit.state import (
     Word,
 )
 
-__all__ = ["Active", "Handler", "RegionTable", "bind"]
+__all__ = ["Active", "Entry", "Handler", "RegionTable", "bind"]
 
 #: Insns that run before Python is asked for more of the budget, which also looks after signals.
 BUDGET_SLICE = 1 << 22
@@ -44,6 +44,10 @@ _STOP, _FRAME, _ARG, _CALLER = (
     int(word) for word in (Word.STOP, Word.FRAME, Word.ARG, Word.CALLER)
 )
 _DISPATCH = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint64)
+
+
+class EndedError(Exception):
+    """A callback's code has ended the run: STOP and ADDR tell why."""
 
 
 class RegionTable:
@@ -70,8 +74,23 @@ class Active:
         rest: insns of the budget that are not in word BUDGET.
     """
 
-    def __init__(self, run: RunContext, machine: Machine, pool: int, *, sandbox: bool) -> None:
+    def __init__(
+        self,
+        run: RunContext,
+        machine: Machine,
+        pool: int,
+        handlers: Sequence[Handler],
+        entries: Mapping[int, Entry],
+        *,
+        sandbox: bool,
+    ) -> None:
         self.run, self.machine, self._sandbox = run, machine, sandbox
+        self._handlers, self._entries = handlers, entries
+        #: What serves the code at each depth of callbacks: a generator can't be entered again
+        #: while it waits for a callback to end.
+        self._servers: list[tuple[Generator[int, int, None], object, int]] = []
+        self._depth = 0
+        run.enter = self.call_back
         self._state = (ctypes.c_uint64 * WORDS)()
         self.address = ctypes.addressof(self._state)
         self.words = memoryview(self._state).cast("B").cast("Q")
@@ -130,9 +149,44 @@ class Active:
         self.rest, words[Word.BUDGET] = left - taken, taken - cost
         return 0
 
-    def serve(self, handlers: Sequence[Handler]) -> Generator[int, int, None]:
+    def open(self) -> None:
+        """Let the code that runs next, one callback deeper than before, call out."""
+        if self._depth == len(self._servers):
+            serving = self._serve()
+            self._servers.append((serving, *callback(serving)))
+        self.words[Word.DISPATCH] = self._servers[self._depth][2]
+        self._depth += 1
+
+    def call_back(self, slot: int, args: Sequence[int]) -> int:
+        """Run the subprog that starts at *slot* for the call out in progress; return its r0."""
+        words, entry = self.words, self._entries.get(slot)
+        frame, dispatch, pc = words[_FRAME], words[Word.DISPATCH], self.run.pc
+        if entry is None:
+            raise RunFault(pc, f"slot {slot} can't be called back")
+        if frame + 1 >= MAX_FRAMES:
+            raise RunFault(pc, f"call stack deeper than {MAX_FRAMES} frames")
+        if self._sandbox:
+            self._refresh()
+        words[_CALLER + frame] = pc
+        words[_STOP] = 0
+        self.open()
+        r0 = entry(self.address, frame + 1, *map(u64, args), *[0] * (5 - len(args)))
+        self._depth -= 1
+        words[Word.DISPATCH], words[_FRAME] = dispatch, frame
+        if self.error is not None:
+            raise self.error
+        if words[_STOP]:
+            raise EndedError
+        return r0
+
+    def close(self) -> None:
+        """Let go of what served the run."""
+        for serving, _, _ in self._servers:
+            serving.close()
+
+    def _serve(self) -> Generator[int, int, None]:
         """Answer numbers of sites with their results, until closed."""
-        words = self.words
+        words, handlers = self.words, self._handlers
         result = 0
         while True:
             try:
@@ -142,6 +196,8 @@ class Active:
                     words[_STOP] = 0
             except GeneratorExit:
                 return
+            except EndedError:  # STOP tells why
+                result = 0
             except BaseException as e:  # raised again when compiled code has returned
                 words[_STOP] = PENDING
                 self.error = e
@@ -154,6 +210,8 @@ class Active:
 
 
 Handler = Callable[[Active], int]
+#: A subprog as native code: (state, frame, r1..r5) to r0.
+Entry = Callable[..., int]
 
 
 def callback(serving: Generator[int, int, None]) -> tuple[object, int]:

@@ -21,7 +21,7 @@ from bpfvm.maps.base import MapType
 from bpfvm.runtime import Executable, Machine, RunContext
 from bpfvm.xlated import Xlated
 from jit import llvm
-from jit.calls import Active, bind, callback
+from jit.calls import Active, Entry, bind
 from jit.llvm import Pipeline
 from jit.lower import lower
 from jit.state import FIRST_TRAP, Lowered, Word
@@ -31,6 +31,9 @@ __all__ = ["Jit"]
 #: Slots from which on a program is compiled quickly.
 BIG_PROGRAM = 4096
 _MAIN = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64)
+
+
+_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, *[ctypes.c_uint64] * 6)
 
 
 class _Program:
@@ -43,19 +46,22 @@ class _Program:
         self._handlers = [bind(site, xlated, machine) for site in self._lowered.sites]
         self._code = llvm.Code(llvm.compile_object(self._lowered.text, pipeline))
         self._main = _MAIN(self._code.address("bpf_main"))
+        self._entries: dict[int, Entry] = {
+            slot: _CALLBACK(self._code.address(f"bpf_callback_{slot}"))
+            for slot in self._lowered.callbacks
+        }
 
     def run(self, run: RunContext, r1: int, r2: int = 0) -> int:
         """Run to the end and return r0."""
         sandbox = not self.xlated.verified
-        active = Active(run, self._machine, ctypes.addressof(self._pool), sandbox=sandbox)
+        pool = ctypes.addressof(self._pool)
+        active = Active(run, self._machine, pool, self._handlers, self._entries, sandbox=sandbox)
         run.callers = []
-        serving = active.serve(self._handlers)
-        function, active.words[Word.DISPATCH] = callback(serving)
         try:
+            active.open()
             r0 = int(self._main(active.address, u64(r1), u64(r2)))
         finally:
-            del function
-            serving.close()
+            active.close()
             active.finish()
         if active.error or active.words[Word.STOP]:
             self._ended_early(active)

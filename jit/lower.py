@@ -69,6 +69,15 @@ define i64 @bpf_main(ptr %s, i64 %r1, i64 %r2) nounwind {
   ret i64 %r0
 }
 """
+#: What Python enters a subprog by.
+_CALLBACK = """
+define i64 @bpf_callback_{slot}(ptr %s, i64 %frame, i64 %r1, i64 %r2, i64 %r3, i64 %r4, i64 %r5)
+    nounwind {{
+  %r0 = call i64 @sub_{slot}(ptr %s, i64 %frame,
+      i64 0, i64 %r1, i64 %r2, i64 %r3, i64 %r4, i64 %r5)
+  ret i64 %r0
+}}
+"""
 _WEIGHTS = """
 !0 = !{!"branch_weights", i32 1048576, i32 1}
 !1 = !{!"branch_weights", i32 1, i32 1048576}
@@ -93,6 +102,7 @@ def lower(xlated: Xlated, *, arena: bool, guard: Guard | None = None) -> Lowered
     if not xlated.verified:
         texts.append(sandbox_functions(arena=arena))
     waiting, known, total = [0], {0}, 0
+    callbacks: set[int] = set()
     while waiting:
         entry = waiting.pop()
         function = _Function(xlated, tables, blocks, entry, arena, guard or PresenceCheck())
@@ -102,8 +112,10 @@ def lower(xlated: Xlated, *, arena: bool, guard: Guard | None = None) -> Lowered
             raise LoadError(f"subprogs share too much code: more than {MAX_LOWERED} insns in all")
         waiting += function.callees - known
         known |= function.callees
+        callbacks |= function.callbacks
+    texts += [_CALLBACK.format(slot=slot) for slot in sorted(callbacks)]
     texts += [_ENTRY, _WEIGHTS]
-    return tables.finish("".join(texts))
+    return tables.finish("".join(texts), sorted(callbacks))
 
 
 class _Function:
@@ -123,6 +135,7 @@ class _Function:
         self.insns = xlated.insns
         self.fn = FunctionText(tables)
         self.callees: set[int] = set()
+        self.callbacks: set[int] = set()
         self.slots = 0
         #: The value each register is known to have in the LLVM block being written.
         self.known: dict[int, str] = {}
@@ -383,6 +396,10 @@ class _Function:
         if row.op is LdKind.IMM64:
             self._set(insn.dst, str(self.insns[slot + 1].imm << 32 | u32(insn.imm)))
             return
+        if row.op is LdKind.FUNC:
+            target = slot + 1 + insn.imm
+            self.callees.add(target)
+            self.callbacks.add(target)
         pool = fn.pointer(fn.constant(Word.POOL))
         at = fn.value(f"getelementptr i64, ptr {pool}, i64 {self.tables.pool(slot)}")
         self._set(insn.dst, fn.value(f"load i64, ptr {at}, !invariant.load !2"))

@@ -137,6 +137,7 @@ class Lowered:
         text: LLVM IR.
         sites: what code asks Python for.
         traps: where runs end early.
+        callbacks: first slots of the subprogs that may be called back.
         pool: slots of the ldimm64s whose values the machine gives, by index of their pool word.
     """
 
@@ -144,3 +145,4 @@ class Lowered:
     sites: tuple[Site, ...]
     traps: tuple[Trap, ...]
     pool: tuple[int, ...]
+    callbacks: tuple[int, ...] = ()

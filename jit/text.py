@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from jit.state import FIRST_TRAP, Lowered, Site, Trap, Word
 
 __all__ = ["FunctionText", "Tables"]
@@ -27,9 +29,11 @@ class Tables:
         """Return the index of the pool word for the ldimm64 in *slot*."""
         return self._pool.setdefault(slot, len(self._pool))
 
-    def finish(self, text: str) -> Lowered:
+    def finish(self, text: str, callbacks: Sequence[int]) -> Lowered:
         """Return the tables with *text*."""
-        return Lowered(text, tuple(self._sites), tuple(self._traps), tuple(self._pool))
+        return Lowered(
+            text, tuple(self._sites), tuple(self._traps), tuple(self._pool), tuple(callbacks)
+        )
 
 
 class FunctionText:

@@ -10,6 +10,7 @@ from typing import assert_never
 from bpfvm.bits import U32_MAX, s64
 from bpfvm.errors import InternalError
 from bpfvm.proto import ArgType, FuncProto
+from verifier.bounds import ZERO
 from verifier.callkit import check_memory, check_size, check_unmoved
 from verifier.ctx import check_ctx_pointer
 from verifier.env import Env
@@ -28,6 +29,7 @@ _MEMORY = (
     RegType.STACK,
     RegType.PACKET,
     RegType.PACKET_META,
+    RegType.MAP_KEY,
     RegType.MAP_VALUE,
     RegType.MEM,
     RegType.MEM.having(Mod.RINGBUF),
@@ -48,6 +50,8 @@ _ACCEPTED: dict[ArgType, tuple[tuple[RegType, ...], str]] = {
     ArgType.SCALAR: ((RegType.SCALAR,), "scalar"),
     ArgType.ALLOC_SIZE_OR_ZERO: ((RegType.SCALAR,), "scalar"),
     ArgType.RINGBUF_MEM: ((RegType.MEM.having(Mod.RINGBUF),), "ringbuf_mem"),
+    ArgType.FUNC: ((RegType.FUNC,), "func"),
+    ArgType.CALLBACK_CTX: ((RegType.STACK,), "fp"),
 }
 
 
@@ -74,6 +78,10 @@ def check_arg(env: Env, frame: FuncState, call: Call, regno: int, arg: ArgType) 
     kind = reg.type
     if kind in _PACKETS and not (call.proto.pkt_access and env.prog_type.packet_args):
         raise Reject(Reason.PACKET_ARG)
+    if arg is ArgType.CALLBACK_CTX and kind is _SCALAR and reg.scalar == ZERO:
+        if env.rules.null_args_precise:
+            mark_reg(env, regno)
+        return
     accepted, words = _ACCEPTED.get(arg, ((), ""))
     if kind not in accepted:
         raise Reject(Reason.ARG_TYPE, reg=regno, type=kind.label, expected=words)
@@ -110,7 +118,15 @@ def check_arg(env: Env, frame: FuncState, call: Call, regno: int, arg: ArgType) 
             )
         case ArgType.ALLOC_SIZE_OR_ZERO:
             call.mem_size = _alloc_size(env, regno, reg)
-        case ArgType.MEM_RDONLY | ArgType.UNINIT_MEM | ArgType.CTX | ArgType.SCALAR:
+        case ArgType.FUNC:
+            check_unmoved(reg, regno)
+        case (
+            ArgType.MEM_RDONLY
+            | ArgType.UNINIT_MEM
+            | ArgType.CTX
+            | ArgType.SCALAR
+            | ArgType.CALLBACK_CTX
+        ):
             pass  # memory is checked with its size, the next argument
         case ArgType.RINGBUF_MEM:
             pass

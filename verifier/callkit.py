@@ -10,7 +10,12 @@ from bpfvm.proto import FuncProto
 from verifier import stack
 from verifier.bounds import ZERO, var_off_text
 from verifier.env import CallFacts, Env
-from verifier.memory import check_map_access, check_mem_access, check_packet_access
+from verifier.memory import (
+    check_key_access,
+    check_map_access,
+    check_mem_access,
+    check_packet_access,
+)
 from verifier.precision import mark_reg
 from verifier.reasons import Reason, Reject
 from verifier.resources import sleep_context
@@ -87,6 +92,8 @@ def check_memory(
         )
     elif kind is _MAP_VALUE:
         check_map_access(env, regno, reg, reg.off, size, write=write, zero_ok=zero_ok)
+    elif kind is RegType.MAP_KEY:
+        check_key_access(env, regno, reg, reg.off, size, write=write, zero_ok=zero_ok)
     elif kind.base is Base.MEM and not kind.may_be_null:
         check_mem_access(env, regno, reg, reg.off, size, write=write, zero_ok=zero_ok)
     elif kind in _PACKETS:

@@ -14,6 +14,7 @@ from bpfvm.isa import CallKind, InsnDef
 from bpfvm.maps.base import MapFlags
 from bpfvm.proto import ArgType, FuncProto, RetType
 from verifier.args import Call, check_arg
+from verifier.callbacks import call_back
 from verifier.callkit import (
     clear_caller_saved,
     note_call,
@@ -80,6 +81,7 @@ def _compile_helper(env: Env, idx: int, number: int) -> Step:
             check_arg(env, frame, call, position + 1, arg)
         if proto.releases and not release(env, call.ref):
             raise Reject(Reason.RELEASE_UNKNOWN, name=proto.name, id=proto.helper_id)
+        call_back(env, frame, proto)
         result = _result(env, call)
         if proto.acquires:
             id_ = acquire(env)

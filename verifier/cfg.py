@@ -49,6 +49,7 @@ class Cfg:
         scc: per slot the number of its loop (strongly connected component), 0 outside loops.
         live: per slot the bits of registers that may be read from there on; -1 where no insn is.
         effects: per subprog, what calling it may do.
+        callbacks: slots of calls that call a subprog back while they run.
     """
 
     starts: list[int]
@@ -61,6 +62,7 @@ class Cfg:
     scc: list[int] = field(default_factory=list)
     live: list[int] = field(default_factory=list)
     effects: tuple[Effects, ...] = ()
+    callbacks: set[int] = field(default_factory=set)
 
     def subprog_at(self, start: int) -> int:
         """Return the number of the subprog that starts at slot *start*."""
@@ -89,6 +91,7 @@ def check_program(
     rows: list[isa.InsnDef | None] = [None] * len(insns)
     cfg = Cfg(starts, rows)
     cfg.arena = _check_insns(program, facts, map_types, rules, privs, rows)
+    cfg.callbacks = _callback_calls(program, registry, rows)
     check_back_edges(privs, insns, successors)
     _check_reachable(insns, cfg)
     _mark_item_calls(program, registry, cfg)
@@ -129,6 +132,18 @@ def _check_kfunc(program: Program, registry: Registry, index: int) -> None:
     name = program.kfuncs[index]
     if name not in registry.kfuncs and name not in program.weak_kfuncs:
         raise Reject(Reason.NOT_SUPPORTED, what=f"kfunc {name}")
+
+
+def _callback_calls(
+    program: Program, registry: Registry, rows: Sequence[isa.InsnDef | None]
+) -> set[int]:
+    found = set()
+    for idx, (insn, row) in enumerate(zip(program.insns, rows, strict=True)):
+        if row is not None and row.op is CallKind.HELPER:
+            proto = registry.helpers.get(insn.imm)
+            if proto is not None and proto.callback is not None and not proto.callback.is_async:
+                found.add(idx)
+    return found
 
 
 def _check_layout(insns: Sequence[Insn], starts: list[int]) -> None:
@@ -335,7 +350,13 @@ def _check_reachable(insns: Sequence[Insn], cfg: Cfg) -> None:
                 cfg.prune |= {idx, idx + 1 + insn.imm}
                 cfg.jump.add(idx + 1 + insn.imm)
                 todo.append(idx + 1 + insn.imm)
+            if idx in cfg.callbacks:
+                cfg.prune.add(idx)
+                cfg.jump.add(idx)
+                cfg.force.add(idx)
         elif op == _LDIMM64 and insn.src == LdKind.FUNC.value:
+            cfg.prune |= {idx, idx + 2, idx + 1 + insn.imm}
+            cfg.jump |= {idx + 2, idx + 1 + insn.imm}
             todo.append(idx + 1 + insn.imm)
         elif is_cond_jump(op):
             cfg.prune |= {idx, idx + 1 + insn.off}
@@ -372,6 +393,16 @@ def calls_of(insns: Sequence[Insn], start: int, end: int) -> Iterator[tuple[int,
     for idx in range(start, end):
         insn = insns[idx]
         if insn.opcode == _CALL and insn.src == CallKind.LOCAL.value:
+            yield idx, idx + 1 + insn.imm
+
+
+def refs_of(insns: Sequence[Insn], start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield (slot, subprog's first slot) of the local calls in [start, end), and of the ldimm64s
+    that take a subprog's address."""
+    for idx in range(start, end):
+        insn = insns[idx]
+        is_call = insn.opcode == _CALL and insn.src == CallKind.LOCAL.value
+        if is_call or (insn.opcode == _LDIMM64 and insn.src == LdKind.FUNC.value):
             yield idx, idx + 1 + insn.imm
 
 
@@ -444,7 +475,8 @@ def _components(insns: Sequence[Insn], cfg: Cfg) -> list[int]:
                     members.append(member)
                     if member == idx:
                         break
-                if len(members) > 1 or idx in successors(idx, insns[idx]):
+                turns = idx in successors(idx, insns[idx]) or idx in cfg.callbacks
+                if len(members) > 1 or turns:
                     found += 1
                     for member in members:
                         scc[member] = found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from verifier.cfg import calls_of
+from verifier.cfg import refs_of
 from verifier.env import Env
 from verifier.reasons import Reason, Reject
 
@@ -23,7 +23,7 @@ def check_stack_depth(env: Env) -> None:
     ends = [*starts[1:], len(env.insns)]
     sizes = [-(-depth // _ROUND) * _ROUND for depth in env.stack_depth]
     callees = [
-        sorted({starts.index(target) for _, target in calls_of(env.insns, start, end)})
+        sorted({starts.index(target) for _, target in refs_of(env.insns, start, end)})
         for start, end in zip(starts, ends, strict=True)
     ]
     limit = env.rules.call_frames

@@ -86,7 +86,7 @@ def covers(env: Env, old: VerifierState, cur: VerifierState, mode: Mode) -> bool
     top = len(cur.frames) - 1
     for frameno, a in enumerate(old.frames):
         b = cur.frames[frameno]
-        if a.callsite != b.callsite:
+        if a.callsite != b.callsite or a.callback_depth > b.callback_depth:
             return False
         at = cur.insn_idx if frameno == top else cur.frames[frameno + 1].callsite
         if not _regs_safe(a.regs, b.regs, env.live_regs[at], ids, mode, lenient_ids):

@@ -5,14 +5,17 @@ Rules: Linux 6.18 (process_bpf_exit_full, prepare_func_exit, check_return_code).
 
 from __future__ import annotations
 
+from bpfvm.bits import S64_MAX, S64_MIN
 from verifier.env import PATH_END, Env, Step
+from verifier.precision import mark_reg
 from verifier.privs import check_return
 from verifier.reasons import Reason, Reject
 from verifier.resources import check_resource_leak
-from verifier.state import FuncState, RegType, VerifierState
+from verifier.state import FuncState, RegState, RegType, Role, VerifierState
 from verifier.transfer import readable
+from verifier.widen import find_previous, widen
 
-__all__ = ["compile_exit"]
+__all__ = ["check_range", "compile_exit"]
 
 
 def compile_exit(_env: Env, _idx: int) -> Step:
@@ -23,22 +26,34 @@ def compile_exit(_env: Env, _idx: int) -> Step:
         if len(cur.frames) > 1:
             return _leave(env, cur, frame)
         check_resource_leak(env, "BPF_EXIT instruction in main prog")
-        if frame.subprog:
-            _check_subprog_result(env, frame)
-        else:
-            check_return(env, 0, readable(frame, 0))
+        _check_result(env, frame)
         return PATH_END
 
     return step
 
 
-def _check_subprog_result(env: Env, frame: FuncState) -> None:
-    """Check what a global subprog returns."""
+def _check_result(env: Env, frame: FuncState) -> None:
+    """Check r0 where a path ends (kernel: check_return_code)."""
     subprog = env.subprogs.get(env.cfg.starts[frame.subprog])
-    if subprog is not None and subprog.params is not None and subprog.ret is None:
-        return  # void
+    is_void = subprog is not None and subprog.params is not None and subprog.ret is None
+    if frame.subprog and is_void and frame.role is Role.CALL:
+        return
     reg = readable(frame, 0)
     check_return(env, 0, reg)
+    if frame.role is Role.ASYNC:
+        if frame.result is not None:
+            check_range(env, frame, 0, frame.result, "At async callback return")
+        return
+    if frame.subprog and frame.role is not Role.EXCEPTION:
+        _check_subprog_result(env, reg)
+        return
+    allowed = env.prog_type.returns(env.program.expected_attach_type)
+    if allowed is not None:
+        check_range(env, frame, 0, allowed, "At program exit")
+
+
+def _check_subprog_result(env: Env, reg: RegState) -> None:
+    """Check what a global subprog returns."""
     if reg.type is RegType.SCALAR:
         return
     if reg.type is RegType.ARENA and env.rules.arena_type_tags:
@@ -50,14 +65,55 @@ def _leave(env: Env, cur: VerifierState, callee: FuncState) -> int:
     r0 = callee.regs[0]
     if r0.type is RegType.STACK:
         raise Reject(Reason.RETURN_FP)
+    is_callback = callee.role is Role.CALLBACK
+    if is_callback:
+        _check_callback_result(env, callee)
     cur.frames.pop()
     caller = cur.frames[-1]
-    caller.regs[0] = r0
-    next_idx = callee.callsite + 1
+    next_idx = callee.callsite
+    if not is_callback:
+        caller.regs[0] = r0
+        next_idx += 1
     if env.log.on:
         env.log.line("returning from callee:")
         env.log.full_state("", callee)
         env.log.line(f"to caller at {next_idx}:")
         env.log.full_state("", caller)
         env.log.touch_all()
+    if is_callback:
+        previous = find_previous(env, next_idx, skip_newest=False)
+        if previous is not None:
+            widen(env, previous, cur)
     return next_idx
+
+
+def _check_callback_result(env: Env, callee: FuncState) -> None:
+    if callee.regs[0].type is not RegType.SCALAR:
+        raise Reject(Reason.CALLBACK_RESULT)
+    if callee.result is not None:
+        check_range(env, callee, 0, callee.result, "At callback return")
+
+
+def check_range(
+    env: Env, frame: FuncState, regno: int, allowed: tuple[int, int], when: str
+) -> None:
+    """Check that a register of the current frame is a number in *allowed*; *when* begins the
+    complaint (kernel: retval_range_within, verbose_invalid_scalar)."""
+    reg = frame.regs[regno]
+    if reg.type is not RegType.SCALAR:
+        raise Reject(Reason.RESULT_TYPE, when=when, reg=regno, type=reg.type.label)
+    mark_reg(env, regno)
+    low, high = allowed
+    s = reg.scalar
+    if low <= s.smin and s.smax <= high:
+        return
+    known = f" smin={s.smin}" if s.smin > S64_MIN else ""
+    known += f" smax={s.smax}" if s.smax < S64_MAX else ""
+    raise Reject(
+        Reason.RESULT_RANGE,
+        when=when,
+        reg=regno,
+        known=known or " unknown scalar value",
+        low=low,
+        high=high,
+    )

@@ -39,7 +39,7 @@ from verifier.state import (
     const_reg,
     with_precise,
 )
-from verifier.subprogs import compile_local_call, fp_reg, is_global
+from verifier.subprogs import compile_local_call, fp_reg, func_reg, is_global
 from verifier.transfer import compile_alu, compile_end, compile_mov, compile_neg, guard
 
 __all__ = ["Walk"]
@@ -141,6 +141,7 @@ class Walk:
         self._visits.clear()
         self._last_line = None
         self._after_branch = False
+        env.stack_live.forget_frame()
         env.log.touch_all()
         self._walk(env.cfg.starts[number])
         if not env.log.verbose:
@@ -233,6 +234,7 @@ class Walk:
         if states:
             found = len(states)
             is_force, is_item = idx in env.cfg.force, idx in env.cfg.items
+            calls_back = idx in env.cfg.callbacks
             for old in states:
                 if not old.branches and not old.cleaned and old.insn_idx == idx:
                     self._clean(old, cur)
@@ -240,7 +242,9 @@ class Walk:
                 if old.insn_idx != idx:
                     continue
                 if old.branches:
-                    if is_item and is_active(cur) and covers(env, old, cur, Mode.RANGES):
+                    if (calls_back or (is_item and is_active(cur))) and covers(
+                        env, old, cur, Mode.RANGES
+                    ):
                         self._hit(old, cur, idx, is_loop=True)
                         return True
                     is_may_goto = env.row(idx).kind is Kind.MAY_GOTO
@@ -253,8 +257,10 @@ class Walk:
                         return True
                     if (
                         not is_item
+                        and not calls_back
                         and looks_same(old, cur)
                         and old.may_goto_depth == cur.may_goto_depth
+                        and old.unroll_depth == cur.unroll_depth
                         and not active_depths_differ(old, cur)
                         and covers(env, old, cur, Mode.EXACT)
                     ):
@@ -558,7 +564,7 @@ def _compile_ldimm64(env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
         case LdKind.MAP_IDX_VALUE:
             value = RegState(RegType.MAP_VALUE, off=second, arg=insn.imm)
         case LdKind.FUNC:
-            raise Reject(Reason.NOT_SUPPORTED, what="pointers to subprograms (callbacks)")
+            value = func_reg(env, idx + 1 + insn.imm)
         case _:
             raise InternalError(f"{row.mnemonic} passed the checks before the walk")
     dst = insn.dst

@@ -143,6 +143,8 @@ def _check_kfunc_arg(env: Env, frame: FuncState, call: _Call, regno: int, arg: A
             | ArgType.CTX
             | ArgType.ALLOC_SIZE_OR_ZERO
             | ArgType.RINGBUF_MEM
+            | ArgType.FUNC
+            | ArgType.CALLBACK_CTX
         ):
             raise InternalError(f"a kfunc with helper argument {arg.name}")
         case _:

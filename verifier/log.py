@@ -21,6 +21,7 @@ from verifier.state import (
     Ref,
     RegState,
     RegType,
+    Role,
     SlotObject,
     StackSlot,
 )
@@ -33,13 +34,17 @@ LEVEL1, LEVEL2, STATS = 1, 2, 4
 ALL_REGS = (1 << 11) - 1
 ALL_SLOTS = -1
 
-#: What is printed of a state: a frame's number, registers, stack slots; numbers of references.
+#: What is printed of a state: a frame's number, registers, stack slots; numbers of references; and
+#: what ends the line.
 Snapshot = tuple[
     int,
     tuple[tuple[int, RegState], ...],
     tuple[tuple[int, StackSlot], ...],
     tuple[int, ...],
+    str,
 ]
+#: What ends a line about a frame that is a callback's.
+_ROLES = {Role.CALLBACK: " cb", Role.ASYNC: " async_cb"}
 
 _PACKET = frozenset({Base.PACKET, Base.PACKET_META})
 _OF_MAP = frozenset({Base.MAP_PTR, Base.MAP_VALUE, Base.MAP_KEY})
@@ -137,13 +142,13 @@ class RegPrinter:
 
     def snapshot(self, snap: Snapshot) -> str:
         """Return one state line without its line end (kernel: print_verifier_state)."""
-        frameno, regs, slots, refs = snap
+        frameno, regs, slots, refs, tail = snap
         parts = [f" frame{frameno}:"] if frameno else []
         parts += [f" R{i}={self.reg(reg, frameno)}" for i, reg in regs]
         parts += [self.slot(spi, slot, frameno) for spi, slot in slots]
         if refs and refs[0]:
             parts.append(" refs=" + ",".join(str(ref) for ref in refs if ref))
-        return "".join(parts)
+        return "".join([*parts, tail])
 
 
 def _shifted(s: bounds.Scalar, off: int) -> bounds.Scalar:
@@ -177,6 +182,7 @@ def take(
         if slots and frame.stack
         else (),
         tuple(ref.id for ref in refs),
+        _ROLES.get(frame.role, ""),
     )
 
 

@@ -53,6 +53,7 @@ _REGION = {
     Base.PACKET: RegionKind.PACKET,
     Base.PACKET_META: RegionKind.PACKET,
     Base.MAP_VALUE: RegionKind.MAP_VALUE,
+    Base.MAP_KEY: RegionKind.MEM,
     Base.MEM: RegionKind.MEM,
     Base.ARENA: RegionKind.ARENA,
 }
@@ -325,11 +326,7 @@ def _access_object(
     elif kind.base in (Base.TP_BUFFER, Base.BUF) and not kind.may_be_null:
         check_buffer(env, pointer, regno, at, size, write=write)
     elif kind is RegType.MAP_KEY:
-        if write:
-            raise Reject(Reason.KEY_WRITE, reg=regno)
-        limit = env.facts[pointer.arg].defn.key_size
-        detail = f"invalid access to map key, key_size={limit} off={{off}} size={{size}}"
-        check_region(env, regno, pointer, at, size, limit, detail)
+        check_key_access(env, regno, pointer, at, size, write=write)
     else:
         return False
     return True
@@ -448,6 +445,24 @@ def check_map_access(
         raise Reject(Reason.MAP_WRITE_ONLY, value_size=value_size, off=off, size=size)
     detail = f"invalid access to map value, value_size={value_size} off={{off}} size={{size}}"
     check_region(env, regno, pointer, off, size, value_size, detail, zero_ok=zero_ok)
+
+
+def check_key_access(
+    env: Env,
+    regno: int,
+    pointer: RegState,
+    off: int,
+    size: int,
+    *,
+    write: bool,
+    zero_ok: bool = False,
+) -> None:
+    """Check an access of *size* bytes at `pointer + off` to a key that a callback was given."""
+    if write:
+        raise Reject(Reason.KEY_WRITE, reg=regno)
+    limit = env.facts[pointer.arg].defn.key_size
+    detail = f"invalid access to map key, key_size={limit} off={{off}} size={{size}}"
+    check_region(env, regno, pointer, off, size, limit, detail, zero_ok=zero_ok)
 
 
 def check_mem_access(

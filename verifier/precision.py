@@ -103,7 +103,7 @@ def mark_wanted(env: Env, start: VerifierState, wanted: Wanted, *, skip_first: b
                 f"first_idx {state.first_insn} subseq_idx {later} "
             )
         try:
-            if _trace(env, history, wanted):
+            if _trace(env, history, wanted, start.insn_idx if later < 0 else later):
                 return changed
         except _GiveUpError:
             return mark_all_precise(start) or changed
@@ -187,11 +187,14 @@ def mark_all_precise(start: VerifierState) -> bool:
     return changed
 
 
-def _trace(env: Env, history: list[Executed], wanted: Wanted) -> bool:
-    """Follow *wanted* back through *history*; return True when nothing is left to trace."""
+def _trace(env: Env, history: list[Executed], wanted: Wanted, later: int) -> bool:
+    """Follow *wanted* back through *history*, after which *later* ran; return True when nothing is
+    left to trace."""
     if not env.trails:
         env.trails = [
-            _trail(insn, row, walked=not env.is_global_call(idx))
+            _trail(
+                insn, row, walked=not env.is_global_call(idx), calls_back=idx in env.cfg.callbacks
+            )
             for idx, (insn, row) in enumerate(zip(env.insns, env.cfg.rows, strict=True))
         ]
     trails, rows, verbose = env.trails, env.cfg.rows, env.log.verbose
@@ -217,7 +220,7 @@ def _trace(env: Env, history: list[Executed], wanted: Wanted) -> bool:
             if row is None:
                 raise _GiveUpError
             _join_linked(wanted, linked)
-            _back(env, idx, row, access, wanted)
+            _back(env, idx, row, access, wanted, later)
             _join_linked(wanted, linked)
             top, rest = wanted.regs[-1], wanted.below()
         elif top & test:
@@ -225,6 +228,7 @@ def _trace(env: Env, history: list[Executed], wanted: Wanted) -> bool:
         if not top and not rest:
             wanted.regs[-1] = 0
             return True
+        later = idx
     wanted.regs[-1] = top
     return False
 
@@ -234,7 +238,7 @@ def _trace(env: Env, history: list[Executed], wanted: Wanted) -> bool:
 _PLAIN, _CAREFUL, _ALWAYS = 0, 1, 2
 
 
-def _trail(insn: Insn, row: InsnDef | None, *, walked: bool) -> Trail:
+def _trail(insn: Insn, row: InsnDef | None, *, walked: bool, calls_back: bool) -> Trail:
     """Return (test, clear, gain, how) of an insn: a wanted register in *test* goes back to what
     is left without *clear*, and *gain*. The same as `_back`, made once for each insn. *walked*: a
     local call's callee is part of the path."""
@@ -256,7 +260,7 @@ def _trail(insn: Insn, row: InsnDef | None, *, walked: bool) -> Trail:
             return both, 0, both, _PLAIN
         case Kind.ST | Kind.STX | Kind.STORE_REL:
             return dst, 0, 0, _CAREFUL
-        case Kind.CALL if row.op is CallKind.LOCAL and walked:
+        case Kind.CALL if calls_back or (row.op is CallKind.LOCAL and walked):
             return -1, 0, 0, _ALWAYS
         case Kind.CALL | Kind.CALLX:
             return 0b111111, 0, 0, _CAREFUL
@@ -286,8 +290,16 @@ def _join_linked(wanted: Wanted, linked: tuple[LinkedReg, ...]) -> None:
             wanted.slots[frameno] |= 1 << at
 
 
-def _back(env: Env, idx: int, row: InsnDef, access: tuple[int, int] | None, wanted: Wanted) -> None:
-    """Replace in *wanted* what insn *idx* made by what it made it from (kernel: backtrack_insn)."""
+def _back(
+    env: Env,
+    idx: int,
+    row: InsnDef,
+    access: tuple[int, int] | None,
+    wanted: Wanted,
+    later: int,
+) -> None:
+    """Replace in *wanted* what insn *idx*, after which *later* ran, made by what it made it from
+    (kernel: backtrack_insn)."""
     insn = env.insns[idx]
     regs = wanted.regs
     dst, src = 1 << insn.dst, 1 << insn.src
@@ -324,10 +336,15 @@ def _back(env: Env, idx: int, row: InsnDef, access: tuple[int, int] | None, want
                 regs[-1] |= both
         case Kind.CALL if row.op is CallKind.LOCAL and not env.is_global_call(idx):
             _leave_callee(wanted)
+        case Kind.CALL if idx in env.cfg.callbacks and later != idx + 1:
+            _leave_callback(wanted)
         case Kind.CALL | Kind.CALLX:
             regs[-1] &= ~1
             if regs[-1] & _ARGS:
                 raise _GiveUpError
+        case Kind.EXIT if later in env.cfg.callbacks:
+            wanted.regs.append(0)
+            wanted.slots.append(0)
         case Kind.EXIT:
             _enter_callee(wanted)
         case Kind.LD_ABS | Kind.LD_IND:
@@ -340,6 +357,13 @@ def _leave_callee(wanted: Wanted) -> None:
     if slots or regs & ~_ARGS or not wanted.regs:
         raise _GiveUpError
     wanted.regs[-1] |= regs
+
+
+def _leave_callback(wanted: Wanted) -> None:
+    """Go back over the start of a callback: its arguments come from no register of the caller."""
+    regs, slots = wanted.regs.pop(), wanted.slots.pop()
+    if slots or regs & ~_ARGS or not wanted.regs:
+        raise _GiveUpError
 
 
 def _enter_callee(wanted: Wanted) -> None:

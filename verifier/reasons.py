@@ -323,6 +323,16 @@ class Reason(Enum):
     ARG_PACKET = (EINVAL, "R{reg} is a packet pointer, but func#{func} may change packet data")
     ARG_MEM = (EINVAL, "{text}")
     ARG_STRUCT = (EACCES, "R{reg} is of type {type} but {expected} is expected")
+    FUNC_NO_BTF = (EINVAL, "missing btf func_info")
+    FUNC_NOT_STATIC = (EINVAL, "callback function not static")
+    FUNC_IS_MAIN = (EINVAL, "callback function cannot be the main program")
+    CALLBACK_MAP = (ENOTSUPP, "callback function not allowed for map")
+    CALLBACK_RESULT = (EACCES, "R0 not a scalar value")
+    RESULT_TYPE = (EINVAL, "{when} the register R{reg} is not a known value ({type})")
+    RESULT_RANGE = (
+        EINVAL,
+        "{when} the register R{reg} has{known} should have been in [{low}, {high}]",
+    )
     SUBPROG_RESULT = (
         EINVAL,
         "At subprogram exit the register R{reg} is not a scalar value ({type})",

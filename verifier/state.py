@@ -31,6 +31,7 @@ __all__ = [
     "RefKind",
     "RegState",
     "RegType",
+    "Role",
     "SlotObject",
     "StackSlot",
     "VerifierState",
@@ -298,10 +299,39 @@ OBJECT_TYPES = frozenset("idf")
 SPILL_TYPES = "rrrrrrrr"
 
 
-class FuncState:
-    """One call frame. `stack[i]` are the bytes [fp - 8*(i+1), fp - 8*i); absent: never written."""
+@unique
+class Role(Enum):
+    """Why a frame is there."""
 
-    __slots__ = ("callsite", "frameno", "regs", "stack", "subprog")
+    CALL = "call"
+    CALLBACK = "callback"
+    ASYNC = "async callback"
+    EXCEPTION = "exception callback"
+
+
+class FuncState:
+    """One call frame.
+
+    Attributes:
+        stack: `stack[i]` are the bytes [fp - 8*(i+1), fp - 8*i); absent: never written.
+        callsite: the call insn that opened it, -1 for the outermost.
+        role: see `Role`.
+        result: of a callback, the range of what it may return.
+        callback_depth: turns of the callback that its current call insn has made on this path.
+        async_entries: how many async callbacks led to this frame.
+    """
+
+    __slots__ = (
+        "async_entries",
+        "callback_depth",
+        "callsite",
+        "frameno",
+        "regs",
+        "result",
+        "role",
+        "stack",
+        "subprog",
+    )
 
     def __init__(
         self,
@@ -313,12 +343,18 @@ class FuncState:
     ) -> None:
         self.frameno, self.subprog, self.callsite = frameno, subprog, callsite
         self.regs, self.stack = regs, stack
+        self.role = Role.CALL
+        self.result: tuple[int, int] | None = None
+        self.callback_depth = self.async_entries = 0
 
     def copy(self) -> FuncState:
         """Return a frame that can be changed on its own."""
-        return FuncState(
+        new = FuncState(
             self.frameno, self.subprog, self.callsite, self.regs.copy(), self.stack.copy()
         )
+        new.role, new.result = self.role, self.result
+        new.callback_depth, new.async_entries = self.callback_depth, self.async_entries
+        return new
 
 
 #: A stack access is (frameno, slot); a linked register is (frameno, is a register, index).
@@ -357,6 +393,7 @@ class VerifierState:
         history_len: how many of them the kernel would record too (for its heuristics).
         first_insn, last_insn: insn of *parent*, and the insn executed before this state.
         may_goto_depth: may_gotos passed through on this path.
+        unroll_depth: callbacks entered on this path.
         sleepable: the program or async callback can sleep, regions aside.
         cleaned, evicted: (saved states) what is dead was forgotten; dropped from the list it was
             compared in.
@@ -383,6 +420,7 @@ class VerifierState:
         "rcu_depth",
         "refs",
         "sleepable",
+        "unroll_depth",
         "visit",
     )
 
@@ -396,7 +434,7 @@ class VerifierState:
         self.insn_idx = 0
         self.first_insn = 0
         self.last_insn = -1
-        self.may_goto_depth = 0
+        self.may_goto_depth = self.unroll_depth = 0
         self.refs: tuple[Ref, ...] = ()
         self.rcu_depth = self.preempt_depth = 0
         self.hit_cnt = 0
@@ -413,7 +451,7 @@ class VerifierState:
         new.insn_idx = self.insn_idx
         new.first_insn = self.first_insn
         new.last_insn = self.last_insn
-        new.may_goto_depth = self.may_goto_depth
+        new.may_goto_depth, new.unroll_depth = self.may_goto_depth, self.unroll_depth
         new.refs = self.refs
         new.rcu_depth, new.preempt_depth = self.rcu_depth, self.preempt_depth
         return new

@@ -22,12 +22,28 @@ from verifier.state import (
     RegType,
 )
 
-__all__ = ["compile_local_call", "fp_reg", "is_global"]
+__all__ = ["compile_local_call", "fp_reg", "func_reg", "is_global"]
 
 
 def fp_reg(frameno: int) -> RegState:
     """Return r10 of frame *frameno*."""
     return RegState(RegType.STACK, arg=frameno)
+
+
+def func_reg(env: Env, target: int) -> RegState:
+    """Return what an ldimm64 of the subprog that starts at slot *target* gives.
+
+    Raises:
+        Reject: it can't be a callback.
+    """
+    subprog = env.subprogs.get(target)
+    if all(s.params is None for s in env.program.subprogs):
+        raise Reject(Reason.FUNC_NO_BTF)
+    if subprog is not None and subprog.linkage is Linkage.GLOBAL:
+        raise Reject(Reason.FUNC_NOT_STATIC)
+    if target == 0:
+        raise Reject(Reason.FUNC_IS_MAIN)
+    return RegState(RegType.FUNC, arg=env.cfg.subprog_at(target))
 
 
 def is_global(env: Env, number: int) -> bool:

@@ -15,12 +15,14 @@ __all__ = ["find_previous", "widen"]
 _SCALAR = RegType.SCALAR
 
 
-def find_previous(env: Env, idx: int) -> VerifierState | None:
-    """Return the last state saved at slot *idx* on this very path, before the newest one
-    (kernel: find_prev_entry)."""
+def find_previous(env: Env, idx: int, *, skip_newest: bool = True) -> VerifierState | None:
+    """Return the last state saved at slot *idx* on this very path (kernel: find_prev_entry).
+
+    *skip_newest*: before the one that was saved as *idx* was reached this time.
+    """
     cur = env.cur
     state = cur.parent
-    if state is not None and state.insn_idx == idx:
+    if skip_newest and state is not None and state.insn_idx == idx:
         state = state.parent
     callsites = cur.callsites
     while state is not None:

@@ -11,6 +11,7 @@ from bpfvm.maps.base import (
     BPF_F_LOCK,
     BPF_NOEXIST,
     ELEM_HELPERS,
+    FOR_EACH_HELPER,
     Map,
     MapFlags,
     MapTraits,
@@ -37,7 +38,10 @@ class ArrayMap(Map):
     """An array map. Value i lies at `region.base + i * region.stride`."""
 
     traits = MapTraits(
-        "bpf_array", direct_value=True, constant_key_elision=True, helpers=ELEM_HELPERS
+        "bpf_array",
+        direct_value=True,
+        constant_key_elision=True,
+        helpers=ELEM_HELPERS | FOR_EACH_HELPER,
     )
 
     def __init__(self, defn: MapDef, space: AddressSpace) -> None:

@@ -55,6 +55,8 @@ class MapFlags(IntFlag):
 BPF_ANY, BPF_NOEXIST, BPF_EXIST, BPF_F_LOCK = 0, 1, 2, 4
 
 #: What the map helpers of array-like and hash-like maps are called.
+#: Of maps whose elements can be gone through (kernel: map_for_each_callback).
+FOR_EACH_HELPER = frozenset({"bpf_for_each_map_elem"})
 ELEM_HELPERS = frozenset({"bpf_map_lookup_elem", "bpf_map_update_elem", "bpf_map_delete_elem"})
 
 

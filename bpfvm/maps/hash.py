@@ -19,6 +19,7 @@ from bpfvm.maps.base import (
     BPF_F_LOCK,
     BPF_NOEXIST,
     ELEM_HELPERS,
+    FOR_EACH_HELPER,
     Map,
     MapFlags,
     MapTraits,
@@ -48,7 +49,7 @@ _SPARE = 64
 class HashMap(Map):
     """A hash map. Keys are iterated in the order of their insertion."""
 
-    traits = MapTraits("bpf_htab", helpers=ELEM_HELPERS)
+    traits = MapTraits("bpf_htab", helpers=ELEM_HELPERS | FOR_EACH_HELPER)
 
     def __init__(self, defn: MapDef, space: AddressSpace) -> None:
         super().__init__(defn, space)

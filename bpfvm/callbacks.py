@@ -1,0 +1,70 @@
+"""Helpers that call a subprog of the program back while they run."""
+
+from __future__ import annotations
+
+from errno import E2BIG, EINVAL
+
+from bpfvm.bits import u32
+from bpfvm.errors import RunFault
+from bpfvm.memory import RegionKind, RegionSpec
+from bpfvm.proto import ArgType, Callback, RetType, helper
+from bpfvm.runtime import RunContext
+
+__all__ = ["bpf_for_each_map_elem", "bpf_loop"]
+
+#: kernel: BPF_MAX_LOOPS
+MAX_LOOPS = 8 * 1024 * 1024
+
+
+@helper(
+    181,
+    RetType.INTEGER,
+    (ArgType.SCALAR, ArgType.FUNC, ArgType.CALLBACK_CTX, ArgType.ANYTHING),
+    callback=Callback.LOOP,
+)
+def bpf_loop(run: RunContext, count: int, function: int, context: int, flags: int) -> int:
+    """Call *function* with 0, 1, ... until it returns 1, at most *count* (u32) times; return how
+    often it was called."""
+    turns = u32(count)
+    if flags:
+        return -EINVAL
+    if turns > MAX_LOOPS:
+        return -E2BIG
+    for i in range(turns):
+        if run.call_back(function, i, context):
+            return i + 1
+    return turns
+
+
+@helper(
+    164,
+    RetType.INTEGER,
+    (ArgType.CONST_MAP_PTR, ArgType.FUNC, ArgType.CALLBACK_CTX, ArgType.ANYTHING),
+    callback=Callback.MAP_ELEM,
+)
+def bpf_for_each_map_elem(
+    run: RunContext, handle: int, function: int, context: int, flags: int
+) -> int:
+    """Call *function* with each key and value until it returns 1; return how often it was called.
+    An element that goes before its turn is left out."""
+    found = run.map_arg(handle)
+    if "bpf_for_each_map_elem" not in found.traits.helpers:
+        raise RunFault(run.pc, f"no callbacks for map_type {found.defn.map_type}")
+    if flags:
+        return -EINVAL
+    space = run.machine.space
+    spec = RegionSpec(found.defn.key_size, RegionKind.MEM, writable=False)
+    region = space.borrow(spec)
+    called = 0
+    try:
+        for key in found.keys_in_order():
+            value = found.lookup_elem(key)
+            if not value:
+                continue
+            region.view[:] = key
+            called += 1
+            if run.call_back(function, handle, region.base, value, context):
+                break
+    finally:
+        space.give_back(spec, region)
+    return called

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from bpfvm.context import PROG_TYPES, ProgType, Sleepable
+from bpfvm.isa import Kind
 from bpfvm.maps.base import MapTypes
 from bpfvm.privileges import PRIVILEGED, Privileges
 from bpfvm.program import MapFacts, Program
@@ -77,10 +78,12 @@ def verify(
         for line in e.lines:
             env.log.line(line)
         stats = walk.stats() if walk is not None else Stats()
-        log = _finished(env, stats, started)
+        log = _finished(env, stats, started, env.stack_depth)
         return Verdict(False, e.reason.errno, log, e.lines[-1], e.reason.slug, stats)
     stats = walk.stats()
-    return Verdict(True, log=_finished(env, stats, started), stats=stats, xlated=xlate(env))
+    return Verdict(
+        True, log=_finished(env, stats, started, _final_depths(env)), stats=stats, xlated=xlate(env)
+    )
 
 
 def contradicts(
@@ -126,14 +129,25 @@ def _log_head(env: Env) -> None:
     env.log.line(table.rstrip("\n"))
 
 
-def _finished(env: Env, stats: Stats, started: int) -> str:
+def _final_depths(env: Env) -> list[int]:
+    """Return the subprogs' stack depths once the program is rewritten: whole slots, and room for
+    what an expanded may_goto keeps (kernel: do_misc_fixups)."""
+    ends = [*env.cfg.starts[1:], len(env.insns)]
+    return [
+        -(-depth // 8) * 8
+        + 16 * any(row is not None and row.kind is Kind.MAY_GOTO for row in env.cfg.rows[start:end])
+        for depth, start, end in zip(env.stack_depth, env.cfg.starts, ends, strict=True)
+    ]
+
+
+def _finished(env: Env, stats: Stats, started: int, depths: Sequence[int]) -> str:
     """Return the whole log, its closing lines added."""
     if not env.log.level:
         return ""
     if env.log.level & STATS:
         micros = (time.perf_counter_ns() - started) // 1000
         env.log.line(f"verification time {micros} usec")
-        env.log.line("stack depth " + "+".join(str(d) for d in env.stack_depth))
+        env.log.line("stack depth " + "+".join(map(str, depths)))
     env.log.line(
         f"processed {stats.processed} insns (limit {stats.limit}) "
         f"max_states_per_insn {stats.max_states_per_insn} total_states {stats.total_states} "

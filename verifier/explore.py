@@ -196,11 +196,11 @@ class Walk:
         """End the current path; take up the branch left last and return its slot."""
         env = self.env
         self._finish(env.cur)
+        env.stack_live.update(env.cur)
         if not env.pending:
             return None
         pending = env.pending.pop()
         env.cur = pending.state
-        env.stack_live.update(env.cur)
         env.prev_insn = pending.origin
         if not env.log.verbose:
             env.log.truncate(pending.log_length)

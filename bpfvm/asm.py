@@ -11,7 +11,7 @@ those in .text are shared; maps can't be taken from it (its data sections are sk
 Directives:
 
     .map NAME type=arena|array|hash|N [key=N] [value=N] [entries=N] [flags=mmapable,...|N]
-              [extra=N] [image=HEX] [frozen]
+              [extra=N] [image=HEX] [frozen] [fields=bpf_spin_lock@N,...]
     .prog NAME [type=xdp] [sleepable[=0|1]] [license=GPL] [attach=N] [flags=N]
     .func NAME [global] [args="WORD,..."] [ret=WORD]
     .kfunc NAME [weak]
@@ -47,6 +47,7 @@ from bpfvm.insn import Insn, decode
 from bpfvm.isa import CallKind, Kind, LdKind
 from bpfvm.maps.base import MapFlags, MapType
 from bpfvm.program import Linkage, MapDef, ObjectFile, Param, Program, Subprog
+from bpfvm.record import FieldKind, MapField
 from bpfvm.signature import PARAM_WORDS, RESULT_WORDS, param_of, result_of
 from bpfvm.statement import OpenSlot, Ref, RefKind, statement_slots
 from bpfvm.syntax import Place, parse, read_int
@@ -249,7 +250,24 @@ class _Assembler:
             words.number("extra", 0),
             content,
             words.flag("frozen"),
+            self.record_of(words),
         )
+
+    @staticmethod
+    def record_of(words: _Words) -> tuple[MapField, ...] | None:
+        """Return the special fields that `fields=bpf_spin_lock@0,...` states."""
+        text = words.text("fields")
+        if text is None:
+            return None
+        kinds = {kind.label: kind for kind in FieldKind}
+        found = []
+        for part in filter(None, text.split(",")):
+            label, _, off = part.partition("@")
+            if label not in kinds or not off.isdigit():
+                known = ", ".join(kinds)
+                words.fail(f"fields: {part!r}: expected NAME@OFFSET of {known}", words.col)
+            found.append(MapField(kinds[label], int(off)))
+        return tuple(sorted(found, key=lambda field: field.off))
 
     def prog_directive(self, words: _Words) -> None:
         name = words.subject("a program's name")

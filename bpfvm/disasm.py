@@ -301,4 +301,7 @@ def _map_line(defn: MapDef) -> str:
         line += f" extra={defn.map_extra:#x}"
     if defn.image is not None:
         line += f" image={defn.image.hex()}" if defn.image else ' image=""'
+    if defn.record is not None:
+        fields = ",".join(f"{field.kind.label}@{field.off}" for field in defn.record)
+        line += f" fields={fields}" if fields else ' fields=""'
     return line + (" frozen" if defn.frozen else "")

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field, replace
 
 from bpfvm.bits import u32, u64
 from bpfvm.btf import Btf, BtfKind, VarInfo
+from bpfvm.btfrecord import record_of, record_of_section
 from bpfvm.elf import Elf, Section, Symbol
 from bpfvm.errors import LoadError
 from bpfvm.maps.base import MapFlags, MapType
 from bpfvm.program import GlobalVar, MapDef
+from bpfvm.record import MapField
 
 __all__ = ["ObjectMaps", "read_maps"]
 
@@ -118,6 +120,7 @@ def _defined_map(elf: Elf, btf: Btf, name: str, type_id: int, *, is_inner: bool)
     values: dict[str, int] = {}
     sizes: dict[str, int] = {}
     inner: MapDef | None = None
+    record: tuple[MapField, ...] | None = None
     for name_off, type_id, _offset in struct.extra:
         name = btf.string(name_off)
         if name in values:
@@ -131,6 +134,8 @@ def _defined_map(elf: Elf, btf: Btf, name: str, type_id: int, *, is_inner: bool)
             if pointer.kind is not BtfKind.PTR:
                 raise error(f"field '{name}': its type is {pointer.kind.name}, expected PTR")
             sizes[f"{name}_size"] = btf.size_of(pointer.ref)
+            if name == "value":
+                record = record_of(btf, pointer.ref)
         elif name == "values":
             if is_inner:
                 raise error("multi-level inner maps not supported")
@@ -152,6 +157,7 @@ def _defined_map(elf: Elf, btf: Btf, name: str, type_id: int, *, is_inner: bool)
         values.get("map_flags", 0),
         values.get("map_extra", 0),
         inner=inner,
+        record=record,
     )
 
 
@@ -251,6 +257,7 @@ def _data_map(elf: Elf, btf: Btf | None, section: Section) -> MapDef:
         int(flags),
         image=bytes(section.data) if section.data else None,  # .bss: zeros need no image
         frozen=frozen,
+        record=record_of_section(btf, section.name) if btf else None,
     )
 
 

@@ -17,6 +17,7 @@ from bpfvm.errors import BpfError
 from bpfvm.maps.base import MapFlags, MapType
 from bpfvm.privileges import PRIVILEGED, UNPRIVILEGED, Privileges
 from bpfvm.program import Linkage, MapDef, Param
+from bpfvm.record import FieldKind, MapField
 from bpfvm.rules import KERNELS, NEWEST
 from bpfvm.signature import PARAM_WORDS, RESULT_WORDS, param_of, result_of
 from bpfvm.testrun import MEM
@@ -409,12 +410,29 @@ def _map(name: str, place: str, value: object) -> MapSpec:
             reader.number("max_entries", 1),
             int(flags),
             reader.number("map_extra", 0, high=U64_MAX),
+            record=_record(reader),
         ),
         reader.flag("mmap", is_arena),
         tuple(_pair(*item) for item in reader.items("init")),
     )
     reader.done()
     return spec
+
+
+def _record(reader: _Reader) -> tuple[MapField, ...] | None:
+    """Return the special fields of a map's values: a list of {"kind": NAME, "off": N}."""
+    if "fields" not in reader.left:
+        return None
+    kinds = {kind.label: kind for kind in FieldKind}
+    found = []
+    for place, value in reader.items("fields"):
+        item = _Reader(value, place)
+        kind = item.need("kind")
+        if kind not in kinds:
+            raise item.fail("kind", f"{kind!r} is none of {', '.join(kinds)}")
+        found.append(MapField(kinds[str(kind)], item.number("off", 0)))
+        item.done()
+    return tuple(sorted(found, key=lambda field: field.off))
 
 
 def _pair(place: str, value: object) -> tuple[bytes, bytes]:

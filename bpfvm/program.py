@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from bpfvm.errors import LoadError
 from bpfvm.insn import Insn
+from bpfvm.record import MapField
 
 __all__ = [
     "GlobalVar",
@@ -94,6 +95,7 @@ class MapDef:
         inner: what the elements of a map of maps are like.
         slots: elements that are there from the start, of a map of maps or an array of programs:
             index, and the name of a map or program of the same object.
+        record: special fields of the values, by offset; None where there is no BTF to tell.
     """
 
     name: str
@@ -107,6 +109,7 @@ class MapDef:
     frozen: bool = False
     inner: MapDef | None = None
     slots: tuple[tuple[int, str], ...] = ()
+    record: tuple[MapField, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

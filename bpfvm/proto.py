@@ -55,6 +55,7 @@ class ArgType(Enum):
     RINGBUF_MEM = auto()  # a ring buffer's record
     FUNC = auto()  # a subprog to call back
     CALLBACK_CTX = auto()  # what is handed to it: a pointer into the stack, or 0
+    SPIN_LOCK = auto()  # a struct bpf_spin_lock in a map's value
     # kfuncs
     SCALAR = auto()
     KF_MAP = auto()  # suffix __map: a map pointer; its type is tested at run time
@@ -63,6 +64,7 @@ class ArgType(Enum):
     KF_MEM = auto()  # memory whose size is the next argument
     KF_MEM_SIZE = auto()  # suffix __sz: size of the memory before it
     KF_ITER = auto()  # an iterator on the stack (`FuncProto.iterates`)
+    KF_RES_SPIN_LOCK = auto()  # a struct bpf_res_spin_lock in a map's value
     KF_IRQ_FLAG = auto()  # suffix __irq_flag: where the IRQ state is kept, on the stack
 
 
@@ -76,6 +78,7 @@ class RetType(Enum):
     MAP_VALUE_OR_NULL = auto()
     RINGBUF_MEM_OR_NULL = auto()  # as many bytes as argument ALLOC_SIZE_OR_ZERO says
     POINTER_AS_SCALAR = auto()  # kfunc returning void *: a scalar for the verifier
+    LOCK_ERROR = auto()  # 0 with the lock taken, or a negative errno without
     ITEM_OR_NULL = auto()  # the iterator's next item, read-only
 
 
@@ -111,6 +114,12 @@ class Effect(Enum):
     PREEMPT_ENABLE = auto()
     IRQ_SAVE = auto()
     IRQ_RESTORE = auto()
+    SPIN_LOCK = auto()
+    SPIN_UNLOCK = auto()
+    RES_SPIN_LOCK = auto()
+    RES_SPIN_UNLOCK = auto()
+    RES_SPIN_LOCK_IRQ = auto()
+    RES_SPIN_UNLOCK_IRQ = auto()
 
 
 @unique

@@ -107,6 +107,9 @@ class KernelRules:
     ids_are_references: bool = _rule(
         False, True, "a reference is told by its holder's id; what derives from it has a parent_id"
     )
+    timers_in_tracing: bool = _rule(
+        False, True, "tracing programs may use maps with timers and work queues"
+    )
     rcu_nests: bool = _rule(False, True, "RCU read sections may be nested")
     stack_objects_below_fp: bool = _rule(
         False, True, "an iterator, dynptr or IRQ flag at fp+0 and above is refused"

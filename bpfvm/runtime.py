@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 from bpfvm.bits import hi32, u32, u64
 from bpfvm.errors import RunFault
+from bpfvm.locktable import LockTable
 from bpfvm.maps.base import Map
 from bpfvm.memory import AddressSpace, ArenaMemory
 from bpfvm.program import Program
@@ -92,6 +93,7 @@ class Machine:
         arena: ArenaMemory | None = None,
     ) -> None:
         self.space, self.maps, self.registry, self.arena = space, tuple(maps), registry, arena
+        self.locks = LockTable()
         self._handles = [space.window.alloc(64, 64)[0] for _ in self.maps]
         self._by_handle = dict(zip(self._handles, self.maps, strict=True))
 
@@ -145,6 +147,8 @@ class RunContext:
     rcu_depth: int = 0
     preempt_depth: int = 0
     irq_depth: int = 0
+    #: Addresses of the locks that the run holds, in the order it took them.
+    held: list[int] = field(default_factory=list)
     #: Set by the engine: runs the subprog that starts at a slot as the callee of the helper in
     #: progress, with r1.. from its arguments, and returns its r0.
     enter: Callable[[int, Sequence[int]], int] | None = None
@@ -174,6 +178,21 @@ class RunContext:
         result = proto.impl(variant)(self, *args)
         narrow = proto.ret is RetType.INT32 and proto.helper_id is None
         return u32(result) if narrow else u64(result)
+
+    def unlock(self, addr: int) -> None:
+        """Give back the lock at *addr*.
+
+        Raises:
+            RunFault: the run does not hold it.
+        """
+        if not self.machine.locks.release(addr, self):
+            raise RunFault(self.pc, f"lock at {addr:#x} is not held")
+        self.held.remove(addr)
+
+    def end(self) -> None:
+        """Give back what a run that ended early has left locked."""
+        while self.held:
+            self.machine.locks.release(self.held.pop(), self)
 
     def read(self, addr: int, size: int) -> bytes:
         """Return *size* bytes a helper was pointed to.

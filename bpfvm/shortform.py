@@ -28,6 +28,8 @@ MAPS = {
     "wronly": "type=hash key=4 value=16 entries=4 flags=0x100",
     "arena": "type=arena entries=16 extra=0x100000000000",
     "ringbuf": "type=ringbuf entries=4096",
+    "lock": "type=array key=4 value=16 entries=4 fields=bpf_spin_lock@4",
+    "locks": "type=hash key=4 value=16 entries=4 fields=bpf_res_spin_lock@8",
 }
 _FIND = """*(u32 *)(r10 - 4) = 0
 r2 = r10

@@ -183,6 +183,7 @@ class PreparedRun:
         if self._closed:
             return
         self._closed = True
+        self.run.end()
         self._space.leave_run()
         for spec, region in self._borrowed:
             self._space.give_back(spec, region)

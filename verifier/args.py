@@ -14,6 +14,7 @@ from verifier.bounds import ZERO
 from verifier.callkit import check_memory, check_size, check_unmoved
 from verifier.ctx import check_ctx_pointer
 from verifier.env import Env
+from verifier.locks import process_lock
 from verifier.precision import mark_reg, mark_slot
 from verifier.privs import check_leak
 from verifier.reasons import Reason, Reject
@@ -49,6 +50,7 @@ _ACCEPTED: dict[ArgType, tuple[tuple[RegType, ...], str]] = {
     ArgType.CTX: ((RegType.CTX,), "ctx"),
     ArgType.SCALAR: ((RegType.SCALAR,), "scalar"),
     ArgType.ALLOC_SIZE_OR_ZERO: ((RegType.SCALAR,), "scalar"),
+    ArgType.SPIN_LOCK: ((RegType.MAP_VALUE,), "map_value, ptr_"),
     ArgType.RINGBUF_MEM: ((RegType.MEM.having(Mod.RINGBUF),), "ringbuf_mem"),
     ArgType.FUNC: ((RegType.FUNC,), "func"),
     ArgType.CALLBACK_CTX: ((RegType.STACK,), "fp"),
@@ -130,6 +132,8 @@ def check_arg(env: Env, frame: FuncState, call: Call, regno: int, arg: ArgType) 
             pass  # memory is checked with its size, the next argument
         case ArgType.RINGBUF_MEM:
             pass
+        case ArgType.SPIN_LOCK:
+            process_lock(env, frame, regno, call.proto.effect)
         case (
             ArgType.KF_MAP
             | ArgType.KF_IGNORE
@@ -138,6 +142,7 @@ def check_arg(env: Env, frame: FuncState, call: Call, regno: int, arg: ArgType) 
             | ArgType.KF_MEM_SIZE
             | ArgType.KF_ITER
             | ArgType.KF_IRQ_FLAG
+            | ArgType.KF_RES_SPIN_LOCK
         ):
             raise InternalError(f"{call.name}: a helper with kfunc argument {arg.name}")
         case _:

@@ -148,9 +148,11 @@ def compile_jcond(env: Env, idx: int, insn: Insn, row: InsnDef, target: int) -> 
                     _sync(env, other, dst, linked)
         elif is_equality and (nullable := _null_tested(a, b)) is not None:
             if not is_reg or env.rules.null_check_by_register:
-                keep = env.rules.null_check_keeps_id
-                _settle_null(env.cur, nullable.id, is_null=op is JmpOp.JNE, keeps_id=keep)
-                _settle_null(other, nullable.id, is_null=op is JmpOp.JEQ, keeps_id=keep)
+                keeps = env.rules.null_check_keeps_id or (
+                    nullable.type.base is Base.MAP_VALUE and nullable.arg in env.locked_maps
+                )
+                _settle_null(env.cur, nullable.id, is_null=op is JmpOp.JNE, keeps_id=keeps)
+                _settle_null(other, nullable.id, is_null=op is JmpOp.JEQ, keeps_id=keeps)
             else:
                 check_comparison(env, dst, a)
         elif not (is_reg and width == 64 and _compare_pointers(env, other, op, dst, src, a, b)):

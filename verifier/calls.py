@@ -12,7 +12,7 @@ from bpfvm.errors import InternalError
 from bpfvm.insn import Insn
 from bpfvm.isa import CallKind, InsnDef
 from bpfvm.maps.base import MapFlags
-from bpfvm.proto import ArgType, FuncProto, RetType
+from bpfvm.proto import ArgType, Effect, FuncProto, RetType
 from verifier.args import Call, check_arg
 from verifier.callbacks import call_back
 from verifier.callkit import (
@@ -72,7 +72,7 @@ def _compile_helper(env: Env, idx: int, number: int) -> Step:
         raise Reject(Reason.HELPER_GPL)
 
     def step(env: Env, frame: FuncState) -> int:
-        if holds_lock(env):
+        if proto.effect is not Effect.SPIN_UNLOCK and holds_lock(env):
             raise Reject(Reason.CALL_UNDER_LOCK)
         call = Call(proto)
         if proto.might_sleep:
@@ -116,11 +116,12 @@ def _result(env: Env, call: Call) -> RegState:
                 raise InternalError(f"{call.name} returns a map value but takes no map")
             defn = env.facts[call.map_index].defn
             if call.key is not None and call.key < defn.max_entries:
-                return RegState(_MAP_VALUE, arg=call.map_index)
+                id_ = env.new_id() if call.map_index in env.locked_maps else 0
+                return RegState(_MAP_VALUE, id=id_, arg=call.map_index)
             return RegState(RegType.MAP_VALUE_OR_NULL, id=env.new_id(), arg=call.map_index)
         case RetType.RINGBUF_MEM_OR_NULL:
             return RegState(_RINGBUF_MEM, id=env.new_id(), arg=call.mem_size)
-        case RetType.ITEM_OR_NULL:
+        case RetType.ITEM_OR_NULL | RetType.LOCK_ERROR:
             raise InternalError(f"{call.name}: a helper that returns {call.proto.ret.name}")
         case ret:
             assert_never(ret)

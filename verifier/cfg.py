@@ -10,13 +10,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from bpfvm import flow, isa
-from bpfvm.context import ProgType, Sleepable
+from bpfvm.context import PROG_TYPES, ProgType, Sleepable
 from bpfvm.insn import Insn
 from bpfvm.isa import CallKind, Kind, LdKind
 from bpfvm.maps.base import MapTraits, MapType, MapTypes
 from bpfvm.privileges import Privileges
-from bpfvm.program import MapFacts, Program
+from bpfvm.program import MapDef, MapFacts, Program
 from bpfvm.proto import IterStep, Registry
+from bpfvm.record import FieldKind
 from bpfvm.rules import KernelRules
 from verifier.caps import check_arena, check_back_edges, check_calls_allowed
 from verifier.effects import Effects, effects_of
@@ -243,6 +244,30 @@ _SLEEPABLE_MAPS = frozenset(
 )
 
 
+#: Fields that tracing programs may not have in their maps, before 7.3 and ever.
+_NOT_TRACED = {
+    FieldKind.LIST_HEAD: ("bpf_{list_head,rb_root}", True),
+    FieldKind.RB_ROOT: ("bpf_{list_head,rb_root}", True),
+    FieldKind.SPIN_LOCK: ("bpf_spin_lock", True),
+    FieldKind.TIMER: ("bpf_timer", False),
+    FieldKind.WORKQUEUE: ("bpf_wq", False),
+}
+
+
+def _check_record(program: Program, defn: MapDef, rules: KernelRules) -> None:
+    """Refuse maps with special fields that the program's type may not have (kernel:
+    check_map_prog_compatibility)."""
+    kinds = {field.kind for field in defn.record or ()}
+    if FieldKind.SPIN_LOCK in kinds and program.prog_type == "socket_filter":
+        raise Reject(Reason.LOCK_SOCKET_FILTER)
+    prog_type = PROG_TYPES.get(program.prog_type)
+    if prog_type is None or not prog_type.is_tracing:
+        return
+    for kind, (name, always) in _NOT_TRACED.items():
+        if kind in kinds and (always or not rules.timers_in_tracing):
+            raise Reject(Reason.LOCK_TRACING, field=name)
+
+
 def _use_map(
     program: Program,
     facts: Sequence[MapFacts],
@@ -262,6 +287,7 @@ def _use_map(
     map_type = next((t for t in map_types.types if t == defn.map_type), None)
     if map_type is None:
         raise Reject(Reason.NOT_SUPPORTED, what=f"map type {defn.map_type}")
+    _check_record(program, defn, rules)
     allowed = _SLEEPABLE_MAPS | (rules.more_sleepable_maps or frozenset())
     if program.sleepable and map_type not in allowed:
         raise Reject(Reason.SLEEPABLE_MAP)

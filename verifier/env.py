@@ -17,6 +17,7 @@ from bpfvm.memory import RegionKind
 from bpfvm.privileges import PRIVILEGED, Privileges
 from bpfvm.program import Linkage, MapFacts, Program, Subprog
 from bpfvm.proto import FuncProto, Registry
+from bpfvm.record import FieldKind
 from bpfvm.rules import KernelRules
 from verifier.cfg import Cfg
 from verifier.domain import domain_of
@@ -33,6 +34,8 @@ MAX_PENDING = 8192
 _CALL = 0x85
 #: What a step returns in place of the next slot when its path is done.
 PATH_END = -1
+
+_LOCK_FIELDS = frozenset({FieldKind.SPIN_LOCK, FieldKind.RES_SPIN_LOCK})
 
 Step = Callable[["Env", FuncState], int]
 
@@ -76,6 +79,12 @@ class Env:
         self.map_types, self.prog_type, self.rules = map_types, prog_type, rules
         self.domain = domain_of(rules)
         self.insns = program.insns
+        #: Maps whose values hold a lock: their pointers are told apart by id.
+        self.locked_maps = frozenset(
+            index
+            for index, fact in enumerate(facts)
+            if any(f.kind in _LOCK_FIELDS for f in fact.defn.record or ())
+        )
         self.mem_size = mem_size
         self.privs = privileges
         self.printer = RegPrinter(facts, offsets_apart=not rules.pointer_off_in_range)

@@ -13,8 +13,9 @@ from bpfvm.errors import InternalError
 from bpfvm.insn import Insn
 from bpfvm.maps.base import MapFlags
 from bpfvm.proto import ArgType, Effect, FuncProto, KfuncFlags, RetType
-from verifier.bounds import ZERO
+from verifier.bounds import UNKNOWN, ZERO
 from verifier.callkit import (
+    arg_name,
     check_memory,
     check_size,
     check_unmoved,
@@ -25,14 +26,26 @@ from verifier.effects import needs_sleep
 from verifier.env import Env, Step
 from verifier.irqflags import IrqClass, check_irq_flag
 from verifier.iterators import IterPlace, check_iter_arg, next_item
+from verifier.locks import process_lock
 from verifier.memory import check_region
 from verifier.reasons import Reason, Reject
 from verifier.resources import change_region, holds_lock, sleep_context
-from verifier.state import NOT_INIT_REG, UNKNOWN_REG, FuncState, Mod, RegState, RegType
+from verifier.state import (
+    NOT_INIT_REG,
+    UNKNOWN_REG,
+    ZERO_REG,
+    FuncState,
+    Mod,
+    RegState,
+    RegType,
+    scalar_reg,
+)
 
 __all__ = ["compile_kfunc"]
 
 _SCALAR, _MAP_VALUE = RegType.SCALAR, RegType.MAP_VALUE
+#: Any negative errno (kernel: MAX_ERRNO).
+_ERRNO = UNKNOWN._replace(smin=-4095, smax=-1, s32_min=-4095, s32_max=-1)
 _ITEM = RegType.MEM.having(Mod.RDONLY | Mod.MAYBE_NULL)
 
 
@@ -56,6 +69,8 @@ def compile_kfunc(env: Env, idx: int, insn: Insn) -> Step:
         if sleeps and not env.cur.sleepable:
             raise Reject(Reason.KFUNC_SLEEPS, name=name)
         note_call(env, idx, proto)
+        if proto.ret is RetType.LOCK_ERROR:
+            _leave_unlocked(env, idx)
         call = _Call(proto)
         for position, arg in enumerate(proto.args):
             _check_kfunc_arg(env, frame, call, position + 1, arg)
@@ -81,6 +96,13 @@ class _Call:
         self.iter_place: IterPlace | None = None
 
 
+def _leave_unlocked(env: Env, idx: int) -> None:
+    """Leave the case that a lock was not had for later."""
+    frame = env.push(idx + 1).frames[-1]
+    clear_caller_saved(frame)
+    frame.regs[0] = scalar_reg(env.domain.sync(_ERRNO))
+
+
 def _result(env: Env, idx: int, call: _Call) -> RegState:
     """Return what the call leaves in r0."""
     proto = call.proto
@@ -95,6 +117,8 @@ def _result(env: Env, idx: int, call: _Call) -> RegState:
             size = proto.iterates[0].item_size
             item = RegState(_ITEM, id=env.new_id(), arg=size, ref=call.ref)
             return next_item(env, idx, call.iter_place, item)
+        case RetType.LOCK_ERROR:
+            return ZERO_REG
         case RetType.MAP_VALUE_OR_NULL | RetType.RINGBUF_MEM_OR_NULL:
             raise InternalError(f"{proto.name}: a kfunc that returns {proto.ret.name}")
         case _:
@@ -128,6 +152,11 @@ def _check_kfunc_arg(env: Env, frame: FuncState, call: _Call, regno: int, arg: A
             if call.proto.iterates is None:
                 raise InternalError(f"{call.proto.name} has an iterator of no type")
             call.iter_place, call.ref = check_iter_arg(env, frame, regno, call.proto.iterates)
+        case ArgType.KF_RES_SPIN_LOCK:
+            _check_kfunc_pointer(env, reg, regno)
+            if reg.type is not _MAP_VALUE:
+                raise Reject(Reason.KF_LOCK_PLACE, arg=arg_name(env, regno))
+            process_lock(env, frame, regno, call.proto.effect)
         case ArgType.KF_IRQ_FLAG:
             _check_irq_flag(env, frame, call, regno)
         case (
@@ -145,6 +174,7 @@ def _check_kfunc_arg(env: Env, frame: FuncState, call: _Call, regno: int, arg: A
             | ArgType.RINGBUF_MEM
             | ArgType.FUNC
             | ArgType.CALLBACK_CTX
+            | ArgType.SPIN_LOCK
         ):
             raise InternalError(f"a kfunc with helper argument {arg.name}")
         case _:
@@ -152,8 +182,10 @@ def _check_kfunc_arg(env: Env, frame: FuncState, call: _Call, regno: int, arg: A
 
 
 def _check_irq_flag(env: Env, frame: FuncState, call: _Call, regno: int) -> None:
-    saves = call.proto.effect is Effect.IRQ_SAVE
-    check_irq_flag(env, frame, regno, saves=saves, of=IrqClass.NATIVE)
+    effect = call.proto.effect
+    of = IrqClass.NATIVE if effect in (Effect.IRQ_SAVE, Effect.IRQ_RESTORE) else IrqClass.LOCK
+    saves = effect in (Effect.IRQ_SAVE, Effect.RES_SPIN_LOCK_IRQ)
+    check_irq_flag(env, frame, regno, saves=saves, of=of)
 
 
 def _check_kfunc_pointer(env: Env, reg: RegState, regno: int) -> None:

@@ -356,6 +356,22 @@ class Reason(Enum):
     SIZE_NOT_CONST = (EACCES, "R{reg} is not a known constant'")
     ALLOC_SIZE_VARIABLE = (EACCES, "R{reg} is not a const")
     ALLOC_SIZE_LARGE = (EINVAL, "R{reg} allocation size exceeds u32 max")
+    LOCK_VARIABLE = (
+        EINVAL,
+        "R{reg} doesn't have constant offset. {lock}_lock has to be at the constant offset",
+    )
+    LOCK_NO_BTF = (EINVAL, "map '{map}' has to have BTF in order to use {lock}_lock")
+    LOCK_NO_FIELD = (EINVAL, "map '{map}' has no valid {lock}_lock")
+    LOCK_ELSEWHERE = (EINVAL, "off {off} doesn't point to 'struct {lock}_lock' that is at {at}")
+    LOCK_TWO = (EINVAL, "Locking two bpf_spin_locks are not allowed")
+    LOCK_AGAIN = (EINVAL, "Acquiring the same lock again, AA deadlock detected")
+    LOCK_NONE = (EINVAL, "{lock}_unlock without taking a lock")
+    LOCK_DIFFERENT = (EINVAL, "{lock}_unlock of different lock")
+    LOCK_ORDER = (EINVAL, "{lock}_unlock cannot be out of order")
+    LOCK_SOCKET_FILTER = (EINVAL, "socket filter progs cannot use bpf_spin_lock yet")
+    LOCK_TRACING = (EINVAL, "tracing progs cannot use {field} yet")
+    FIELD_ACCESS = (EACCES, "{field} cannot be accessed directly by load/store")
+    KF_LOCK_PLACE = (EINVAL, "{arg} doesn't point to map value or allocated object")
     CALL_UNDER_LOCK = (EINVAL, "function calls are not allowed while holding a lock")
     RCU_NESTED = (EINVAL, "nested rcu read lock (kernel function {name})")
     RCU_UNMATCHED = (EINVAL, "unmatched rcu read unlock (kernel function {name})")

@@ -25,6 +25,7 @@ __all__ = [
     "check_resource_leak",
     "drop",
     "holds_lock",
+    "leave_region",
     "release",
     "sleep_context",
 ]
@@ -151,7 +152,16 @@ def leave_region(env: Env, effect: Effect | None) -> None:
         replace_regs(env.cur, _untrusted)
 
 
-_LEAVING = frozenset({Effect.RCU_UNLOCK, Effect.PREEMPT_ENABLE, Effect.IRQ_RESTORE})
+_LEAVING = frozenset(
+    {
+        Effect.RCU_UNLOCK,
+        Effect.PREEMPT_ENABLE,
+        Effect.IRQ_RESTORE,
+        Effect.SPIN_UNLOCK,
+        Effect.RES_SPIN_UNLOCK,
+        Effect.RES_SPIN_UNLOCK_IRQ,
+    }
+)
 
 
 def _untrusted(reg: RegState) -> RegState | None:

@@ -19,6 +19,7 @@ from bpfvm.maps.base import (
 )
 from bpfvm.memory import AddressSpace
 from bpfvm.program import MapDef, MapFacts
+from bpfvm.record import overwrite
 
 __all__ = ["ArrayMap"]
 
@@ -81,12 +82,15 @@ class ArrayMap(Map):
             return -E2BIG
         if flags & BPF_NOEXIST:
             return -EEXIST
-        if flags & BPF_F_LOCK:
-            return -EINVAL  # no value of ours holds a bpf_spin_lock
+        if flags & BPF_F_LOCK and not self.has_lock:
+            return -EINVAL
         if self.defn.frozen:
             return -EPERM
         at = index * self.region.stride
-        self.region.view[at : at + self.defn.value_size] = value
+        end = at + self.defn.value_size
+        if record := self.defn.record:
+            value = overwrite(record, bytes(self.region.view[at:end]), value)
+        self.region.view[at:end] = value
         return 0
 
     def delete_elem(self, key: bytes) -> int:

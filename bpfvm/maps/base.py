@@ -13,6 +13,7 @@ from errno import EINVAL, ENOENT, ENOMEM, EPERM
 from bpfvm.errors import BpfError, MapError
 from bpfvm.memory import AddressSpace, Region, RegionKind
 from bpfvm.program import MapDef, MapFacts
+from bpfvm.record import FieldKind, overwrite
 
 __all__ = ["Map", "MapFlags", "MapTraits", "MapType", "MapTypes"]
 
@@ -117,6 +118,11 @@ class Map(ABC, MutableMapping[int | bytes, bytes]):
     def keys_in_order(self) -> Iterator[bytes]:
         """Yield the keys in BPF_MAP_GET_NEXT_KEY's order."""
 
+    @property
+    def has_lock(self) -> bool:
+        """Whether a value holds a bpf_spin_lock."""
+        return any(field.kind is FieldKind.SPIN_LOCK for field in self.defn.record or ())
+
     def value_addr(self, off: int) -> int:
         """Return what an ldimm64 of kind MAP_IDX_VALUE gives (kernel: map_direct_value_addr)."""
         return self.lookup_elem(bytes(self.defn.key_size)) + off
@@ -204,7 +210,7 @@ class Map(ABC, MutableMapping[int | bytes, bytes]):
         value = self.space.read(addr, self.defn.value_size) if addr else None
         if value is None:
             raise KeyError(key)
-        return value
+        return overwrite(self.defn.record or (), None, value)
 
     def __setitem__(self, key: int | bytes, value: int | bytes) -> None:
         self._check_writable()

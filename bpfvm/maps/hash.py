@@ -26,6 +26,7 @@ from bpfvm.maps.base import (
 )
 from bpfvm.memory import AddressSpace
 from bpfvm.program import MapDef
+from bpfvm.record import overwrite
 
 __all__ = ["HashMap"]
 
@@ -82,8 +83,8 @@ class HashMap(Map):
 
     def update_elem(self, key: bytes, value: bytes, flags: int) -> int:
         """Kernel: htab_map_update_elem."""
-        if flags & ~BPF_F_LOCK > BPF_EXIST or flags & BPF_F_LOCK:
-            return -EINVAL  # no value of ours holds a bpf_spin_lock
+        if flags & ~BPF_F_LOCK > BPF_EXIST or (flags & BPF_F_LOCK and not self.has_lock):
+            return -EINVAL
         with self._lock:
             old = self._slots.get(key)
             if old is not None and flags & BPF_NOEXIST:
@@ -94,13 +95,23 @@ class HashMap(Map):
                 return -E2BIG
             if self.defn.frozen:
                 return -EPERM
+            if old is not None and flags & BPF_F_LOCK:
+                self._store(old, overwrite(self.defn.record or (), self._value(old), value))
+                return 0
             slot = self._take_slot()
-            at = slot * self.region.stride
-            self.region.view[at : at + self.defn.value_size] = value
+            self._store(slot, overwrite(self.defn.record or (), None, value))
             self._slots[key] = slot
             if old is not None:
                 self._resting.append(old)
         return 0
+
+    def _value(self, slot: int) -> bytes:
+        at = slot * self.region.stride
+        return bytes(self.region.view[at : at + self.defn.value_size])
+
+    def _store(self, slot: int, value: bytes) -> None:
+        at = slot * self.region.stride
+        self.region.view[at : at + self.defn.value_size] = value
 
     def delete_elem(self, key: bytes) -> int:
         """Kernel: htab_map_delete_elem."""

@@ -250,7 +250,7 @@ class _Assembler:
             words.number("extra", 0),
             content,
             words.flag("frozen"),
-            self.record_of(words),
+            record=self.record_of(words),
         )
 
     @staticmethod

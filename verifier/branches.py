@@ -16,6 +16,7 @@ from verifier.fields import check_fields
 from verifier.precision import mark_reg
 from verifier.privs import check_comparison
 from verifier.resources import drop
+from verifier.speculation import leave_mispredicted
 from verifier.state import (
     ADD_CONST,
     ADD_CONST32,
@@ -120,6 +121,7 @@ def compile_jcond(env: Env, idx: int, insn: Insn, row: InsnDef, target: int) -> 
                 mark_reg(env, dst)
             if is_reg and b.type is _SCALAR:
                 mark_reg(env, src)
+            leave_mispredicted(env, next_idx if taken else target, dst, src if is_reg else None)
             if env.log.on:
                 env.log.state(idx, frame)
             return target if taken else next_idx

@@ -87,7 +87,11 @@ class Env:
         )
         self.mem_size = mem_size
         self.privs = privileges
-        self.printer = RegPrinter(facts, offsets_apart=not rules.pointer_off_in_range)
+        self.printer = RegPrinter(
+            facts,
+            offsets_apart=not rules.pointer_off_in_range,
+            all_precise=not privileges.bpf_capable,
+        )
         self.log = Log(log_level, self.printer, self.insn_text)
         #: What BTF tells of the subprogs, by first slot.
         self.subprogs: dict[int, Subprog] = {s.start: s for s in program.subprogs}
@@ -124,6 +128,13 @@ class Env:
         self.first_seen: list[Snapshot | None] = [None] * size
         self.seen = bytearray(size)
         self.max_ctx_offset = 0
+        #: What `verifier.speculation` found: insns with a barrier before them, stores with one
+        #: behind them, and how insns are masked.
+        self.barriers: set[int] = set()
+        self.store_barriers: set[int] = set()
+        self.masks: dict[int, tuple[str, int]] = {}
+        #: States are only equal with equal scalars: other offsets may need other masks.
+        self.exact_scalars = False
         self.stack_depth: list[int] = []
         #: How `verifier.precision` goes back over each insn; made when first needed.
         self.trails: list[tuple[int, int, int, int]] = []

@@ -8,6 +8,7 @@ through a bijection. Rules: Linux 6.18 (states_equal, regsafe, stacksafe).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum, unique
 
 from verifier.bounds import range_within
@@ -28,18 +29,24 @@ from verifier.state import (
 
 __all__ = ["Ids", "Mode", "covers", "looks_same"]
 
+_SlotSafe = Callable[[StackSlot, StackSlot, "Ids", "Mode", bool], bool]
+
 
 @unique
 class Mode(Enum):
     """How strict to be: ANY_IMPRECISE where *old*'s marks are complete, RANGES where they are not
-    yet (inside a loop), EXACT to prove that nothing changed at all."""
+    yet (inside a loop), EXACT to prove that nothing changed at all. For users without CAP_BPF all
+    scalars are PRECISE; SAME_SCALARS where a mispredicted path may depend on their bounds."""
 
     ANY_IMPRECISE = "not exact"
     RANGES = "range within"
     EXACT = "exact"
+    PRECISE = "all precise"
+    SAME_SCALARS = "same scalars"
 
 
 _NOT_EXACT, _RANGES, _EXACT = Mode.ANY_IMPRECISE, Mode.RANGES, Mode.EXACT
+_SAME_SCALARS = Mode.SAME_SCALARS
 _SCALAR, _NOT_INIT = RegType.SCALAR, RegType.NOT_INIT
 #: Pointers into memory of a known size: a smaller variable offset is covered by a larger.
 _REGIONS = frozenset({Base.MAP_KEY, Base.MAP_VALUE, Base.MEM, Base.BUF, Base.TP_BUFFER})
@@ -78,6 +85,12 @@ def covers(env: Env, old: VerifierState, cur: VerifierState, mode: Mode) -> bool
     """Say whether everything that can happen from *cur* was (or is being) checked from *old*."""
     if len(old.frames) != len(cur.frames) or old.sleepable != cur.sleepable:
         return False
+    if old.speculative and not cur.speculative:
+        return False
+    privs = env.privs
+    if not (privs.bypass_spec_v1 and privs.bpf_capable):
+        mode = _narrowed_mode(env, mode)
+    slot_safe = _slot_safe if privs.allow_uninit_stack else _slot_safe_unpriv
     ids = Ids()
     if not _same_duties(old, cur, ids):
         return False
@@ -91,7 +104,7 @@ def covers(env: Env, old: VerifierState, cur: VerifierState, mode: Mode) -> bool
         at = cur.insn_idx if frameno == top else cur.frames[frameno + 1].callsite
         if not _regs_safe(a.regs, b.regs, env.live_regs[at], ids, mode, lenient_ids):
             return False
-        if a.stack and not _stack_safe(a, b, ids, mode, lenient_ids, same_types):
+        if a.stack and not _stack_safe(a, b, ids, mode, lenient_ids, same_types, slot_safe):
             return False
     return True
 
@@ -166,13 +179,15 @@ def _reg_safe(old: RegState, cur: RegState, ids: Ids, mode: Mode, lenient_ids: b
     if mode is _EXACT:
         return _exactly(old, cur, ids)
     kind = old.type
-    if kind is _NOT_INIT and (mode is _NOT_EXACT or cur.type is _NOT_INIT):
+    if kind is _NOT_INIT and (mode is not _RANGES or cur.type is _NOT_INIT):
         return True
     if kind is not cur.type:
         return False
     if kind is _SCALAR:
         if not old.precise and mode is _NOT_EXACT:
             return True
+        if mode is _SAME_SCALARS and (old.scalar != cur.scalar or old.off != cur.off):
+            return False
         return _scalar_safe(old, cur, ids, lenient_ids)
     if kind.base in _REGIONS:
         return (
@@ -209,7 +224,13 @@ def _scalar_safe(old: RegState, cur: RegState, ids: Ids, lenient_ids: bool) -> b
 
 
 def _stack_safe(
-    old: FuncState, cur: FuncState, ids: Ids, mode: Mode, lenient_ids: bool, same_types: bool
+    old: FuncState,
+    cur: FuncState,
+    ids: Ids,
+    mode: Mode,
+    lenient_ids: bool,
+    same_types: bool,
+    slot_safe: _SlotSafe,
 ) -> bool:
     for spi, a in old.stack.items():
         b = cur.stack.get(spi, _EMPTY)
@@ -217,7 +238,7 @@ def _stack_safe(
             continue
         if same_types and a.types != b.types:
             return False
-        if not _slot_safe(a, b, ids, mode, lenient_ids):
+        if not slot_safe(a, b, ids, mode, lenient_ids):
             return False
     return True
 
@@ -241,6 +262,34 @@ def _slot_safe(a: StackSlot, b: StackSlot, ids: Ids, mode: Mode, lenient_ids: bo
     if a.spilled is None:
         return True
     return b.spilled is not None and _reg_safe(a.spilled, b.spilled, ids, mode, lenient_ids)
+
+
+def _slot_safe_unpriv(a: StackSlot, b: StackSlot, ids: Ids, mode: Mode, lenient_ids: bool) -> bool:
+    """As `_slot_safe`, where bytes that were never written may not be read."""
+    if a.types == EMPTY_TYPES:
+        return True
+    x, y = _written_scalar(a), _written_scalar(b)
+    if x is not None and y is not None:
+        return _reg_safe(x, y, ids, mode, lenient_ids)
+    for p, q in zip(a.types, b.types, strict=True):
+        if p != q and p != "?" and not (p == "m" and q == "0"):
+            return False
+    if a.object is not None:
+        return b.object is not None and _object_safe(a.object, b.object, ids)
+    if a.spilled is None:
+        return True
+    return b.spilled is not None and _reg_safe(a.spilled, b.spilled, ids, mode, lenient_ids)
+
+
+def _written_scalar(slot: StackSlot) -> RegState | None:
+    return None if "?" in slot.types else _as_scalar(slot)
+
+
+def _narrowed_mode(env: Env, mode: Mode) -> Mode:
+    """Return how strict *mode* is for a user without all capabilities."""
+    if env.exact_scalars:
+        return _SAME_SCALARS if mode is _NOT_EXACT else _EXACT
+    return Mode.PRECISE if mode is _NOT_EXACT and not env.privs.bpf_capable else mode
 
 
 def _object_safe(a: SlotObject, b: SlotObject, ids: Ids) -> bool:

@@ -26,6 +26,7 @@ from verifier.log import take
 from verifier.memory import compile_atomic, compile_load, compile_store
 from verifier.precision import Wanted, mark_all_precise, mark_wanted
 from verifier.reasons import Reason, Reject
+from verifier.speculation import is_over, stops
 from verifier.state import (
     FP_REG,
     NOT_INIT_REG,
@@ -47,6 +48,8 @@ __all__ = ["Walk"]
 #: kernel: BPF_COMPLEXITY_LIMIT_INSNS, the history that forces a saved state, rounds of marks
 MAX_PROCESSED = 1_000_000
 MAX_HISTORY = 40
+#: kernel: BPF_COMPLEXITY_LIMIT_STATES
+MAX_STATES_UNPRIV = 64
 MAX_ROUNDS = 64
 #: kernel: BPF_F_TEST_STATE_FREQ
 TEST_STATE_FREQ = 8
@@ -61,6 +64,7 @@ class Walk:
     def __init__(self, env: Env) -> None:
         self.env = env
         self.steps: list[Step | None] = [None] * len(env.insns)
+        self._mispredicted_steps: dict[int, Step] = {}
         self._saved: dict[int, list[VerifierState]] = {}
         self._visits: dict[_SccKey, LoopVisit] = {}
         self.processed = 0
@@ -174,7 +178,7 @@ class Walk:
             frame = cur.frames[-1]
             if log.on:
                 self._log_insn(idx, frame)
-            step = steps[idx]
+            step = self._mispredicted if cur.speculative else steps[idx]
             if step is None:
                 env.seen[idx] = 1
                 env.first_seen[idx] = take(frame)
@@ -189,6 +193,23 @@ class Walk:
                 if next_idx is None:
                     return
                 idx = next_idx
+
+    def _mispredicted(self, env: Env, frame: FuncState) -> int:
+        """Take one step of a mispredicted path, which does not count as a visit of the insn."""
+        idx = env.insn_idx
+        if idx in env.barriers:
+            return PATH_END
+        try:
+            step = self.steps[idx] or self._mispredicted_steps.get(idx)
+            if step is None:
+                step = self._noted(idx, compile_step(env, idx))
+                self._mispredicted_steps[idx] = step
+            next_idx = step(env, frame)
+        except Reject as reject:
+            if not stops(env, idx, reject):
+                raise
+            return PATH_END
+        return PATH_END if is_over(env, idx) else next_idx
 
     # -- paths ---------------------------------------------------------------------------------
 
@@ -280,6 +301,8 @@ class Walk:
                     self._evict(states, old)
             # The kernel counts only where none of them covered.
             self._max_states = max(self._max_states, found)
+            if found > MAX_STATES_UNPRIV and not env.privs.bpf_capable:
+                return False
         if add:
             self._save(cur, idx, key)
         return False
@@ -453,14 +476,18 @@ class Walk:
 
     def _log_safe(self, idx: int) -> None:
         if self._after_branch:
-            self.env.log.line(f"\nfrom {self.env.prev_insn} to {idx}: safe")
+            self.env.log.line(f"\n{self._arrival(idx)}: safe")
         else:
             self.env.log.line(f"{idx}: safe")
+
+    def _arrival(self, idx: int) -> str:
+        how = " (speculative execution)" if self.env.cur.speculative else ""
+        return f"from {self.env.prev_insn} to {idx}{how}"
 
     def _log_insn(self, idx: int, frame: FuncState) -> None:
         log = self.env.log
         if log.verbose and self._after_branch:
-            log.full_state(f"\nfrom {self.env.prev_insn} to {idx}:", frame)
+            log.full_state(f"\n{self._arrival(idx)}:", frame)
             self._after_branch = False
         log.state(idx, frame)
         if self._linfo:

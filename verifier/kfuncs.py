@@ -24,10 +24,10 @@ from verifier.callkit import (
 )
 from verifier.effects import needs_sleep
 from verifier.env import Env, Step
+from verifier.extent import check_region
 from verifier.irqflags import IrqClass, check_irq_flag
 from verifier.iterators import IterPlace, check_iter_arg, next_item
 from verifier.locks import process_lock
-from verifier.memory import check_region
 from verifier.reasons import Reason, Reject
 from verifier.resources import change_region, holds_lock, sleep_context
 from verifier.state import (

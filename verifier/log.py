@@ -54,11 +54,13 @@ class RegPrinter:
     """Texts of registers and slots (kernel: print_reg_state), remembered: states repeat.
 
     *offsets_apart*: a pointer's fixed offset has its own `off=`, as in 6.18; else it is part of
-    the constant or the range.
+    the constant or the range. *all_precise*: every scalar counts as precise.
     """
 
-    def __init__(self, facts: Sequence[MapFacts], *, offsets_apart: bool) -> None:
-        self._facts, self._offsets_apart = facts, offsets_apart
+    def __init__(
+        self, facts: Sequence[MapFacts], *, offsets_apart: bool, all_precise: bool = False
+    ) -> None:
+        self._facts, self._offsets_apart, self._all_precise = facts, offsets_apart, all_precise
         self._texts: dict[tuple[RegState, int], str] = {}
 
     def reg(self, reg: RegState, frameno: int) -> str:
@@ -72,7 +74,7 @@ class RegPrinter:
     def _reg(self, reg: RegState, frameno: int) -> str:
         kind, s = reg.type, reg.scalar
         if kind is RegType.SCALAR:
-            lead = "P" if reg.precise else ""
+            lead = "P" if reg.precise or self._all_precise else ""
             if not s.mask:
                 return lead + snum_text(s.value)
             attrs = self._ids(reg) + bounds.scalar_attrs(s)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bpfvm.bits import S64_MIN, s32, s64, sext, u64
+from bpfvm.bits import s64, sext, u64
 from bpfvm.insn import Insn
 from bpfvm.isa import AtomicOp, InsnDef, Kind
 from bpfvm.maps.base import MapFlags
@@ -18,6 +18,7 @@ from verifier.bounds import UNKNOWN, Scalar, var_off_text
 from verifier.ctx import access_ctx
 from verifier.domain import RANGES, Domain
 from verifier.env import Env, Step
+from verifier.extent import check_region
 from verifier.privs import check_leak
 from verifier.reasons import Reason, Reject
 from verifier.sockets import SOCKET_TYPES, check_buffer, check_flow_keys, check_sock
@@ -392,41 +393,6 @@ def _check_alignment(env: Env, pointer: RegState, off: int, size: int, strict: b
 
 def _signed_text(t: tnum.Tnum) -> str:
     return str(s64(t.value)) if not t.mask else tnum.text(t)
-
-
-def check_region(
-    env: Env,
-    regno: int,
-    pointer: RegState,
-    off: int,
-    size: int,
-    limit: int,
-    detail: str,
-    *,
-    zero_ok: bool = False,
-) -> None:
-    """Check [off, off + size) from where *pointer*'s variable part may lead against [0, limit)
-    (kernel: check_mem_region_access). *detail* is a template with `{off}` and `{size}`."""
-    s = pointer.scalar
-    low = s.smin + off
-    moved_below = (
-        env.rules.pointer_off_in_range and not s.mask and s.smin + pointer.off < 0 and low < 0
-    )
-    if moved_below or (s.smin < 0 and (s.smin == S64_MIN or low != s32(low) or low < 0)):
-        raise Reject(Reason.MIN_NEGATIVE, reg=regno)
-
-    def outside(start: int) -> bool:
-        return start < 0 or start + size > limit or (size == 0 and not zero_ok)
-
-    if outside(low):
-        raise Reject(Reason.MIN_OUTSIDE, before=[detail.format(off=s32(low), size=size)], reg=regno)
-    if s.umax >= MAX_VAR_OFF:
-        raise Reject(Reason.UNBOUNDED_ACCESS, reg=regno)
-    high = s.umax + off
-    if outside(high):
-        raise Reject(
-            Reason.MAX_OUTSIDE, before=[detail.format(off=s32(high), size=size)], reg=regno
-        )
 
 
 def check_map_access(

@@ -91,6 +91,8 @@ def mark_wanted(env: Env, start: VerifierState, wanted: Wanted, *, skip_first: b
 
     *skip_first*: the newest history entry is the insn that needs them, not yet executed.
     """
+    if not env.privs.bpf_capable:
+        return False  # all scalars count as precise
     changed = False
     state: VerifierState = start
     history = start.history[:-1] if skip_first else start.history

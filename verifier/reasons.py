@@ -120,6 +120,40 @@ class Reason(Enum):
     PTR_OUT_OF_BOUNDS = (EINVAL, "value {value} makes {type} pointer be out of bounds")
     ARENA_ALU64_MIX = (EINVAL, "same insn cannot be used with and without arena pointer")
 
+    # what only the privileged may do (a mispredicted path could misuse it)
+    SPEC_BOUNDS = (
+        EACCES,
+        "R{reg} has unknown scalar with mixed signed bounds, "
+        "pointer arithmetic with it prohibited for !root",
+    )
+    SPEC_TYPE = (
+        EACCES,
+        "R{reg} has pointer with unsupported alu operation, "
+        "pointer arithmetic with it prohibited for !root",
+    )
+    SPEC_PATHS = (
+        EACCES,
+        "R{reg} tried to {op} from different maps, paths or scalars, "
+        "pointer arithmetic with it prohibited for !root",
+    )
+    SPEC_LIMIT = (
+        EACCES,
+        "R{reg} tried to {op} beyond pointer bounds, "
+        "pointer arithmetic with it prohibited for !root",
+    )
+    SPEC_STACK_VARIABLE = (
+        EACCES,
+        "R{reg} variable stack access prohibited for !root, var_off={var_off} off={off}",
+    )
+    SPEC_STACK_RANGE = (
+        EACCES,
+        "R{reg} stack pointer arithmetic goes out of range, prohibited for !root; off={off}",
+    )
+    SPEC_VALUE_RANGE = (
+        EACCES,
+        "R{reg} pointer arithmetic of map value goes out of range, prohibited for !root",
+    )
+
     # what only the privileged may do
     CALLS_PERM = (
         EPERM,

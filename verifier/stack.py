@@ -17,6 +17,7 @@ from verifier.privs import (
     lowest_readable,
 )
 from verifier.reasons import Reason, Reject
+from verifier.speculation import note_store
 from verifier.state import (
     EMPTY_TYPES,
     SPILL_TYPES,
@@ -117,6 +118,7 @@ def store(
     env.log.slots |= 1 << spi
     slot = owner.stack.get(spi, _EMPTY)
     check_overwrite(env, slot, size)
+    note_store(env, slot, size, value)
     if size == 8:
         env.stack_live.write(owner.frameno, 1 << spi)
     tracked = low % 8 == 0 and env.privs.bpf_capable

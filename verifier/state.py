@@ -271,6 +271,7 @@ class VerifierState:
         may_goto_depth: may_gotos passed through on this path.
         unroll_depth: callbacks entered on this path.
         sleepable: the program or async callback can sleep, regions aside.
+        speculative: the path is a mispredicted one (`verifier.speculation`).
         cleaned, evicted: (saved states) what is dead was forgotten; dropped from the list it was
             compared in.
         visit: (saved states) of the loop it lies in.
@@ -296,6 +297,7 @@ class VerifierState:
         "rcu_depth",
         "refs",
         "sleepable",
+        "speculative",
         "unroll_depth",
         "visit",
     )
@@ -303,6 +305,7 @@ class VerifierState:
     def __init__(self, frames: list[FuncState], *, sleepable: bool) -> None:
         self.frames = frames
         self.sleepable = sleepable
+        self.speculative = False
         self.parent: VerifierState | None = None
         self.branches = 0
         self.history: list[Executed] = []
@@ -321,6 +324,7 @@ class VerifierState:
     def copy(self) -> VerifierState:
         """Return a state that can be changed on its own."""
         new = VerifierState([f.copy() for f in self.frames], sleepable=self.sleepable)
+        new.speculative = self.speculative
         new.parent = self.parent
         new.history = self.history.copy()
         new.history_len = self.history_len

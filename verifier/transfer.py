@@ -20,6 +20,7 @@ from verifier.env import Env, Step
 from verifier.precision import mark_reg
 from verifier.privs import check_mov, check_unary
 from verifier.reasons import Reason, Reject
+from verifier.speculation import check_scalar_sum, confine, watch
 from verifier.state import (
     ADD_CONST,
     ADD_CONST32,
@@ -101,6 +102,7 @@ def compile_alu(env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
     link_kind = ADD_CONST64 if width == 64 else ADD_CONST32
     forks = op in (AluOp.AND, AluOp.OR)
     is_self = is_reg and src == dst
+    spied = links and is_reg and not env.privs.bypass_spec_v1
 
     def step(env: Env, frame: FuncState) -> int:
         regs = frame.regs
@@ -121,6 +123,8 @@ def compile_alu(env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
             return next_idx
         if width == 64 and env.cfg.arena is not None:
             _note_arena(env, idx, width, with_arena=False)
+        if spied:
+            check_scalar_sum(env, idx, op, dst)
         if forks and not b.scalar.mask and _is_mask(width, a.scalar):
             a = _fork(env, idx, dst, width, a)
         result = transfer(width, a.scalar, b.scalar)
@@ -224,6 +228,7 @@ def _alu_pointer(
         raise Reject(Reason.PTR_PROHIBITED, reg=dst, type=label)
     _check_sane(delta.scalar, 0, label)
     _check_sane(pointer.scalar, pointer.off, label)
+    window = watch(env, op, dst, src, pointer, delta)
     match op:
         case AluOp.ADD:
             moved = _moved(env, pointer, delta.scalar)
@@ -242,7 +247,9 @@ def _alu_pointer(
         if not moved.scalar.mask and not -MAX_VAR_OFF < whole < MAX_VAR_OFF:
             raise Reject(Reason.PTR_OFFSET, type=label, off=whole)
     _check_sane(moved.scalar, moved.off, label)
-    return moved._replace(scalar=env.domain.sync(moved.scalar))
+    moved = moved._replace(scalar=env.domain.sync(moved.scalar))
+    confine(env, op, dst, src, moved, window)
+    return moved
 
 
 def _stays(pointer: RegState, delta: Scalar, op: AluOp) -> bool:

@@ -170,7 +170,13 @@ def test_the_kernel_says_what_we_say_along_the_edges(
     assert not differences
 
 
-@pytest.mark.parametrize("case", [pytest.param(c, id=f"{c.family}: {c.name}") for c in CASES[::6]])
+#: A request says of a map all but its special fields.
+SAYABLE = [case for case in CASES if not any(defn.record for defn in case.program().maps)]
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, id=f"{c.family}: {c.name}") for c in SAYABLE[::6]]
+)
 def test_a_request_says_what_the_case_says(case: Case) -> None:
     expected = case.expected[KERNEL]
     words = case.vector.text("privileges")

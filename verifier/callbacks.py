@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bpfvm.proto import Callback, FuncProto
+from verifier.bounds import ZERO
 from verifier.env import Env
 from verifier.precision import mark_reg
 from verifier.reasons import Reason, Reject
@@ -52,6 +53,7 @@ def call_back(env: Env, frame: FuncState, proto: FuncProto) -> None:
 
 def _loop(env: Env, frame: FuncState, proto: FuncProto) -> None:
     """bpf_loop: its count tells when no more turns are possible."""
+    _note_inline(env, frame, proto)
     mark_reg(env, 1)
     if frame.callback_depth < frame.regs[1].scalar.umax:
         _push(env, frame, proto, _loop_args)
@@ -59,6 +61,19 @@ def _loop(env: Env, frame: FuncState, proto: FuncProto) -> None:
     frame.callback_depth = 0
     if env.log.verbose:
         env.log.line(f"frame{frame.frameno} bpf_loop iteration limit reached")
+
+
+def _note_inline(env: Env, frame: FuncState, proto: FuncProto) -> None:
+    """The kernel makes a plain loop of a call whose flags are 0 and whose callback is the same on
+    all paths; while it may, the flags must stay 0 (kernel: update_loop_inline_state)."""
+    number = function_of(frame, proto)
+    known = env.inline_loops.get(env.insn_idx, number)
+    flags = frame.regs[4]
+    if known == number and flags.type is RegType.SCALAR and flags.scalar == ZERO:
+        mark_reg(env, 4)
+        env.inline_loops[env.insn_idx] = number
+    else:
+        env.inline_loops[env.insn_idx] = None
 
 
 def _loop_args(caller: FuncState) -> list[RegState]:

@@ -99,6 +99,9 @@ class Env:
         self.signatures: dict[int, tuple[GlobalArg, ...]] = {}
         #: Global subprogs that were called, by number: from contexts that can sleep, or can't.
         self.global_calls: dict[int, set[bool]] = {}
+        #: Per bpf_loop call the one subprog it calls back, None where a plain loop can't stand
+        #: for it.
+        self.inline_loops: dict[int, int | None] = {}
         self.log.refs = lambda: self.cur.refs
         self._names = _names(program, registry)
         self._texts: dict[int, str] = {}

@@ -180,14 +180,17 @@ def _memory(i: int, param: Param, tags: frozenset[_Tag]) -> GlobalArg:
 #: Types whose functions may take their context as any pointer, where it is tagged.
 _ANY_CTX = frozenset({"tracepoint", "syscall", "ext"})
 #: Types that may take it as an array of u64.
-_WORDS_CTX = frozenset({"raw_tp", "tracing", "lsm", "struct_ops"})
+_WORDS_CTX = frozenset({"raw_tp", "raw_tp_writable", "tracing", "lsm", "struct_ops"})
 _REGS_TYPEDEF = "bpf_user_pt_regs_t"
 _REGS_TYPES = frozenset({"kprobe", "perf_event"})
+#: enum bpf_attach_type: BPF_TRACE_RAW_TP, BPF_TRACE_ITER
+_TRACE_RAW_TP, _TRACE_ITER = 23, 28
 
 
 def _is_ctx(env: Env, param: Param) -> bool:
     """Say whether a pointer is one to the program's context by its type's name alone."""
-    if env.program.prog_type == "kprobe" and param.pointee_typedef == _REGS_TYPEDEF:
+    regs = (param.pointee_typedef, param.pointee_name)
+    if env.program.prog_type == "kprobe" and _REGS_TYPEDEF in regs:
         return True
     name = CTX_STRUCTS.get(env.program.prog_type, "")
     return bool(name) and param.pointee_kind in _STRUCTS and param.pointee_name == name
@@ -207,11 +210,20 @@ def _check_ctx(env: Env, i: int, param: Param) -> None:
         raise Reject(Reason.ARG_CTX_NAMELESS, arg=i)
     if prog_type in _WORDS_CTX and kind == "INT" and param.pointee_size == 8:
         return
+    if prog_type == "tracing" and kind in _STRUCTS and _is_tracing_ctx(env, name):
+        return
     wanted = CTX_STRUCTS.get(prog_type, "")
     if not wanted:
         raise Reject(Reason.ARG_CTX_VOID, arg=i)
     if kind not in _STRUCTS or name != wanted:
         raise Reject(Reason.ARG_CTX_STRUCT, arg=i, type=wanted)
+
+
+def _is_tracing_ctx(env: Env, name: str) -> bool:
+    attach = env.program.expected_attach_type
+    if attach == _TRACE_RAW_TP:
+        return name == CTX_STRUCTS["raw_tp"]
+    return attach == _TRACE_ITER and name.startswith("bpf_iter__")
 
 
 # -- a call ------------------------------------------------------------------------------------

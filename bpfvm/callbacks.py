@@ -1,4 +1,4 @@
-"""Helpers that call a subprog of the program back while they run."""
+"""Helpers that run other code: a subprog of the program, or another program."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bpfvm.memory import RegionKind, RegionSpec
 from bpfvm.proto import ArgType, Callback, RetType, helper
 from bpfvm.runtime import RunContext
 
-__all__ = ["bpf_for_each_map_elem", "bpf_loop"]
+__all__ = ["bpf_for_each_map_elem", "bpf_loop", "bpf_tail_call"]
 
 #: kernel: BPF_MAX_LOOPS
 MAX_LOOPS = 8 * 1024 * 1024
@@ -68,3 +68,17 @@ def bpf_for_each_map_elem(
     finally:
         space.give_back(spec, region)
     return called
+
+
+@helper(
+    12,
+    RetType.VOID,
+    (ArgType.CTX, ArgType.CONST_MAP_PTR, ArgType.ANYTHING),
+    tail_call=True,
+)
+def bpf_tail_call(run: RunContext, ctx: int, handle: int, index: int) -> int:
+    """Go on behind the call: no slot of a prog_array holds a program yet."""
+    found = run.map_arg(handle)
+    if "bpf_tail_call" not in found.traits.helpers:
+        raise RunFault(run.pc, f"no tail calls through map_type {found.defn.map_type}")
+    return 0

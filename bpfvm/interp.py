@@ -185,6 +185,13 @@ class State:
         )
         return True
 
+    def load_packet(self, r: list[int], pc: int, offset: int, size: int) -> bool:
+        """Load packet bytes into r0; False: they are not there, and the frame is to be left."""
+        value = self.run.load_packet(pc, offset, size)
+        r[0] = value or 0
+        r[1:6] = _SCRATCHED
+        return value is not None
+
     # -- ends --------------------------------------------------------------------------------
 
     def refuse(self, pc: int, reason: str) -> NoReturn:

@@ -165,6 +165,7 @@ class FuncProto:
         flags: kfunc flags.
         changes_packet: packet pointers mean nothing after a call (kernel:
             bpf_helper_changes_pkt_data).
+        tail_call: runs another program in place of the frame that calls it.
         callback: what the FUNC argument is called with, or None.
         extra_args: how many registers after *args* are passed on as they are, unchecked
             (the values of bpf_trace_printk's format).
@@ -192,6 +193,7 @@ class FuncProto:
     effect: Effect | None = None
     iterates: tuple[IterType, IterStep] | None = None
     callback: Callback | None = None
+    tail_call: bool = False
 
     @property
     def arg_count(self) -> int:
@@ -223,6 +225,7 @@ def helper(
     releases: int = 0,
     effect: Effect | None = None,
     callback: Callback | None = None,
+    tail_call: bool = False,
 ) -> Callable[[_F], _F]:
     """Declare the decorated function as helper *helper_id*; its name is the kernel's."""
 
@@ -245,6 +248,7 @@ def helper(
                 releases=releases,
                 effect=effect,
                 callback=callback,
+                tail_call=tail_call,
             ),
         )
         return fn

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from bpfvm.bits import hi32, u32, u64
+from bpfvm.bits import hi32, s32, u32, u64
 from bpfvm.errors import RunFault
 from bpfvm.locktable import LockTable
 from bpfvm.maps.base import Map
@@ -47,6 +47,9 @@ MAX_FRAMES = 16
 #: where the kernel's programs would lie.
 _FUNC_BASE = 0xFFFF_FFFF_C000_0000
 _SLOT = 8
+#: Offsets of packet loads that count from the network or the link header (kernel: SKF_NET_OFF,
+#: SKF_LL_OFF), and where the network header is.
+_SKF_NET_OFF, _SKF_LL_OFF, _ETH_HLEN = -0x100000, -0x200000, 14
 
 
 def func_address(slot: int) -> int:
@@ -149,9 +152,32 @@ class RunContext:
     irq_depth: int = 0
     #: Addresses of the locks that the run holds, in the order it took them.
     held: list[int] = field(default_factory=list)
+    #: The packet from its Ethernet header on, and where the program's view of it begins.
+    skb: tuple[memoryview, int] | None = None
     #: Set by the engine: runs the subprog that starts at a slot as the callee of the helper in
     #: progress, with r1.. from its arguments, and returns its r0.
     enter: Callable[[int, Sequence[int]], int] | None = None
+
+    def load_packet(self, pc: int, offset: int, size: int) -> int | None:
+        """Return *size* bytes of the packet at *offset* (mod 2**32), big-endian, or None where they
+        are not in it (kernel: bpf_skb_load_helper_8 and kin).
+
+        Raises:
+            RunFault: the program has no packet.
+        """
+        if self.skb is None:
+            raise RunFault(pc, "no packet to load from")
+        frame, data = self.skb
+        at = s32(u32(offset))
+        if at >= 0:
+            at += data
+        elif at >= _SKF_NET_OFF:
+            at += _ETH_HLEN - _SKF_NET_OFF
+        elif at >= _SKF_LL_OFF:
+            at -= _SKF_LL_OFF
+        else:
+            return None
+        return int.from_bytes(frame[at : at + size], "big") if at + size <= len(frame) else None
 
     def call_back(self, function: int, *args: int) -> int:
         """Run the subprog whose address the program gave to a helper; return its r0.

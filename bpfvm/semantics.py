@@ -246,7 +246,8 @@ def _statements(linked: Linked, pc: int, insn: Insn, row: InsnDef) -> Iterable[s
         case Kind.EXIT:
             yield "return s.leave(r)"
         case Kind.LD_ABS | Kind.LD_IND:
-            yield f"s.refuse({pc}, 'not supported: {row.kind.value}')"
+            offset = f"r[{insn.src}] + {insn.imm}" if row.kind is Kind.LD_IND else str(insn.imm)
+            yield f"if not s.load_packet(r, {pc}, {offset}, {row.size}): return s.leave(r)"
         case _:
             assert_never(row.kind)
 

@@ -74,6 +74,7 @@ class _Input:
         ctx: bytes of the context, None for none (r1 is 0).
         packet: bytes of the linear part of the packet, None where programs can't reach it.
         meta: how many of them come before the packet's first byte.
+        frame: the packet of a program that can only load from it, from its Ethernet header on.
         outcome: makes the outcome from the bytes of context and packet after the run.
     """
 
@@ -81,6 +82,7 @@ class _Input:
     outcome: Callable[[bytes, bytes], Outcome]
     packet: bytes | None = None
     meta: int = 0
+    frame: bytes | None = None
 
 
 class PreparedRun:
@@ -126,6 +128,10 @@ class PreparedRun:
                 given.packet,
                 RegionSpec(len(given.packet), RegionKind.PACKET, prog_type.packet_write, low=True),
             )
+        if given.frame is not None:
+            self.run.skb = memoryview(given.frame), _ETH_HLEN
+        elif self._packet is not None and prog_type.ld_abs:
+            self.run.skb = self._packet.view, 0
         if given.ctx is not None:
             size = len(given.ctx)
             if xlated.verified and prog_type.fields is not None:
@@ -343,7 +349,9 @@ def _skb(ctx: bytes | None, data: bytes, *, is_l2: bool) -> _Input:
             out[start:end] = ctx[start:end]
         return Outcome(packet if is_l2 else bytes(_ETH_HLEN) + data[_ETH_HLEN:], bytes(out))
 
-    return _Input(bytes(skb), outcome, packet=data if is_l2 else None)
+    if is_l2:
+        return _Input(bytes(skb), outcome, packet=data)
+    return _Input(bytes(skb), outcome, frame=data)
 
 
 def _check_skb(user: bytes, length: int) -> None:

@@ -27,6 +27,7 @@ from bpfvm.interp import Interpreter
 from bpfvm.maps.array import ArrayMap
 from bpfvm.maps.base import Map, MapType, MapTypes
 from bpfvm.maps.hash import HashMap
+from bpfvm.maps.prog_array import ProgArrayMap
 from bpfvm.maps.ringbuf import RingbufMap
 from bpfvm.memory import AddressSpace
 from bpfvm.privileges import PRIVILEGED, UNPRIVILEGED, Privileges
@@ -67,6 +68,7 @@ MAP_TYPES = MapTypes(
         MapType.HASH: HashMap,
         MapType.ARENA: ArenaMap,
         MapType.RINGBUF: RingbufMap,
+        MapType.PROG_ARRAY: ProgArrayMap,
     },
 )
 #: Helper numbers by name, as assembly text and listings use them.

@@ -22,6 +22,7 @@ from bpfvm.runtime import MAX_FRAMES, Machine, RunContext
 from bpfvm.xlated import CallSite, Xlated
 from jit.state import (
     MAY_GOTO_SLICE,
+    NO_PACKET,
     PENDING,
     REGION_WORDS,
     WORDS,
@@ -29,6 +30,7 @@ from jit.state import (
     CallSlot,
     CallxSlot,
     MayGotoSite,
+    PacketSite,
     RefillSite,
     Site,
     Word,
@@ -232,6 +234,8 @@ def bind(site: Site, xlated: Xlated, machine: Machine) -> Handler:
             return _bind_arena(site, machine)
         case MayGotoSite():
             return _bind_may_goto(site.pc)
+        case PacketSite():
+            return _bind_packet(site)
         case RefillSite():
             pc, cost = site.pc, site.cost
             return lambda active: active.refill(pc, cost)
@@ -283,6 +287,14 @@ def _bind_arena(site: ArenaSite, machine: Machine) -> Handler:
             return 1
         active.run.report_fault(site.pc, reg, site.off, write=site.write, callers=active.callers())
         return 0
+
+    return handle
+
+
+def _bind_packet(site: PacketSite) -> Handler:
+    def handle(active: Active) -> int:
+        value = active.run.load_packet(site.pc, active.words[_ARG], site.size)
+        return NO_PACKET if value is None else value
 
     return handle
 

@@ -27,11 +27,13 @@ from jit.mem import ASK, Access, Guard, PresenceCheck, Proven
 from jit.sandbox import Checked, sandbox_functions
 from jit.state import (
     MAY_GOTO_SLICE,
+    NO_PACKET,
     PENDING,
     CallSlot,
     CallxSlot,
     Lowered,
     MayGotoSite,
+    PacketSite,
     RefillSite,
     Trap,
     Word,
@@ -166,7 +168,7 @@ class _Function:
             if after >= block.end:
                 break
             slot = after
-        if row.kind in (Kind.EXIT, Kind.LD_ABS, Kind.LD_IND):
+        if row.kind is Kind.EXIT:
             return []
         target = jump_target(slot, self.insns[slot], row)
         if row.kind is Kind.JA and target is not None:
@@ -348,11 +350,25 @@ class _Function:
                 self.fn.do(f"ret i64 {self._get(0)}")
                 return True
             case Kind.LD_ABS | Kind.LD_IND:
-                self.fn.stop_at(Trap(slot, f"not supported: {row.kind.value}"))
-                return True
+                self._load_packet(slot, insn, row)
             case _:
                 assert_never(row.kind)
         return False
+
+    def _load_packet(self, slot: int, insn: Insn, row: InsnDef) -> None:
+        fn = self.fn
+        offset = str(insn.imm)
+        if row.kind is Kind.LD_IND:
+            offset = fn.value(f"add i64 {self._get(insn.src)}, {insn.imm}")
+        fn.put(Word.ARG, offset)
+        fn.call_out(PacketSite(slot, row.size))
+        value = fn.get(Word.RESULT)
+        found, absent = fn.name("found"), fn.name("absent")
+        fn.branch(fn.value(f"icmp ult i64 {value}, {NO_PACKET}"), found, absent, expect=True)
+        fn.label(absent)
+        fn.do("ret i64 0")
+        fn.label(found)
+        self._returned(fn.get(Word.RESULT))
 
     def _arithmetic(self, insn: Insn, row: InsnDef) -> None:
         fn, width = self.fn, row.width

@@ -15,6 +15,7 @@ from bpfvm.runtime import MAX_FRAMES
 __all__ = [
     "FIRST_TRAP",
     "MAY_GOTO_SLICE",
+    "NO_PACKET",
     "PENDING",
     "REGION_WORDS",
     "WORDS",
@@ -23,6 +24,7 @@ __all__ = [
     "CallxSlot",
     "Lowered",
     "MayGotoSite",
+    "PacketSite",
     "RefillSite",
     "Site",
     "Trap",
@@ -108,7 +110,19 @@ class RefillSite:
     cost: int
 
 
-Site = CallSlot | CallxSlot | ArenaSite | MayGotoSite | RefillSite
+@dataclass(frozen=True, slots=True)
+class PacketSite:
+    """The packet load in slot *pc*, at the offset in ARG: answers with the bytes, `NO_PACKET` where
+    they are not there."""
+
+    pc: int
+    size: int
+
+
+#: See `PacketSite`.
+NO_PACKET = 1 << 32
+
+Site = CallSlot | CallxSlot | ArenaSite | MayGotoSite | RefillSite | PacketSite
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,18 @@ from verifier.callkit import (
 )
 from verifier.caps import grants_helper
 from verifier.env import Env, Step
+from verifier.exits import leave_early
 from verifier.kfuncs import compile_kfunc
+from verifier.ldabs import in_callback
+from verifier.packets import forget_packets
 from verifier.reasons import Reason, Reject
-from verifier.resources import acquire, holds_lock, release, sleep_context
+from verifier.resources import (
+    acquire,
+    check_resource_leak,
+    holds_lock,
+    release,
+    sleep_context,
+)
 from verifier.state import (
     NOT_INIT_REG,
     UNKNOWN_REG,
@@ -81,6 +90,8 @@ def _compile_helper(env: Env, idx: int, number: int) -> Step:
             check_arg(env, frame, call, position + 1, arg)
         if proto.releases and not release(env, call.ref):
             raise Reject(Reason.RELEASE_UNKNOWN, name=proto.name, id=proto.helper_id)
+        if proto.tail_call:
+            _check_tail_call(env, call)
         call_back(env, frame, proto)
         result = _result(env, call)
         if proto.acquires:
@@ -90,9 +101,29 @@ def _compile_helper(env: Env, idx: int, number: int) -> Step:
         frame.regs[0] = result
         _check_map_use(env, call)
         note_call(env, idx, proto)
+        if proto.tail_call and len(env.cur.frames) > 1 and env.rules.early_returns_walked:
+            return _return_by_tail_call(env, frame, idx)
         return idx + 1
 
     return step
+
+
+def _check_tail_call(env: Env, call: Call) -> None:
+    defn = None if call.map_index is None else env.facts[call.map_index].defn
+    if defn is None or call.name not in env.map_types.traits(defn).helpers:
+        raise Reject(Reason.TAIL_CALL_MAP)
+    if env.rules.early_returns_walked and in_callback(env):
+        raise Reject(Reason.TAIL_CALL_IN_CALLBACK)
+    check_resource_leak(env, "tail_call")
+
+
+def _return_by_tail_call(env: Env, frame: FuncState, idx: int) -> int:
+    """Go on in the caller with what another program returned, and leave the path for later on
+    which there was none."""
+    env.push(idx + 1)
+    frame.regs[0] = UNKNOWN_REG
+    forget_packets(env.cur)
+    return leave_early(env, frame, idx)
 
 
 def _check_may_sleep(env: Env, proto: FuncProto) -> None:

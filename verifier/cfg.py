@@ -19,6 +19,7 @@ from bpfvm.program import MapDef, MapFacts, Program
 from bpfvm.proto import IterStep, Registry
 from bpfvm.record import FieldKind
 from bpfvm.rules import KernelRules
+from verifier.abnormal import check_abnormal_returns
 from verifier.caps import check_arena, check_back_edges, check_calls_allowed
 from verifier.effects import Effects, effects_of
 from verifier.fields import check_fields, check_regs
@@ -89,6 +90,7 @@ def check_program(
         raise Reject(Reason.LDIMM64_INVALID)
     starts = _find_subprogs(program, registry, privs)
     _check_layout(insns, starts)
+    check_abnormal_returns(program, registry, starts)
     rows: list[isa.InsnDef | None] = [None] * len(insns)
     cfg = Cfg(starts, rows)
     cfg.arena = _check_insns(program, facts, map_types, rules, privs, rows)

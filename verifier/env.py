@@ -170,6 +170,14 @@ class Env:
         subprog = self.subprogs.get(idx + 1 + insn.imm)
         return subprog is not None and subprog.linkage is Linkage.GLOBAL
 
+    def may_tail_call(self, idx: int) -> bool:
+        """Say whether call *idx* may run another program in place of its frame."""
+        insn = self.insns[idx]
+        if insn.src != CallKind.HELPER.value:
+            return False
+        proto = self.registry.helpers.get(insn.imm)
+        return proto is not None and proto.tail_call
+
     def insn_text(self, idx: int) -> str:
         """Return the log's text of slot *idx*."""
         text = self._texts.get(idx)

@@ -11,11 +11,11 @@ from verifier.precision import mark_reg
 from verifier.privs import check_return
 from verifier.reasons import Reason, Reject
 from verifier.resources import check_resource_leak
-from verifier.state import FuncState, RegState, RegType, Role, VerifierState
+from verifier.state import FuncState, RegState, RegType, Role
 from verifier.transfer import readable
 from verifier.widen import find_previous, widen
 
-__all__ = ["check_range", "compile_exit"]
+__all__ = ["check_range", "compile_exit", "leave_early"]
 
 
 def compile_exit(_env: Env, _idx: int) -> Step:
@@ -24,7 +24,7 @@ def compile_exit(_env: Env, _idx: int) -> Step:
     def step(env: Env, frame: FuncState) -> int:
         cur = env.cur
         if len(cur.frames) > 1:
-            return _leave(env, cur, frame)
+            return leave(env, frame)
         check_resource_leak(env, "BPF_EXIT instruction in main prog")
         _check_result(env, frame)
         return PATH_END
@@ -61,7 +61,16 @@ def _check_subprog_result(env: Env, reg: RegState) -> None:
     raise Reject(Reason.SUBPROG_RESULT, reg=0, type=reg.type.label)
 
 
-def _leave(env: Env, cur: VerifierState, callee: FuncState) -> int:
+def leave_early(env: Env, callee: FuncState, idx: int) -> int:
+    """Go back to the caller in the middle of the innermost frame, at slot *idx*."""
+    env.stack_live.commit(env.cur, idx)
+    env.stack_live.update(env.cur)
+    return leave(env, callee)
+
+
+def leave(env: Env, callee: FuncState) -> int:
+    """Go back to the caller of the innermost frame; return the slot to go on with."""
+    cur = env.cur
     r0 = callee.regs[0]
     if r0.type is RegType.STACK:
         raise Reject(Reason.RETURN_FP)

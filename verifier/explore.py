@@ -22,6 +22,7 @@ from verifier.exits import compile_exit
 from verifier.fields import check_fields
 from verifier.globals import entry_regs
 from verifier.iterators import active_depths_differ, is_active
+from verifier.ldabs import compile_ld_abs
 from verifier.log import take
 from verifier.memory import compile_atomic, compile_load, compile_store
 from verifier.precision import Wanted, mark_all_precise, mark_wanted
@@ -446,6 +447,16 @@ class Walk:
             live.commit(env.cur, idx)
             return next_idx
 
+        def maybe_leaving(env: Env, frame: FuncState) -> int:
+            depth = len(env.cur.frames)
+            next_idx = step(env, frame)
+            if len(env.cur.frames) == depth:
+                live.commit(env.cur, idx)
+            else:
+                env.log.regs = env.log.slots = 0
+                self._after_branch = True
+            return next_idx
+
         def calling(env: Env, frame: FuncState) -> int:
             next_idx = step(env, frame)
             live.forget_frame()
@@ -466,7 +477,11 @@ class Walk:
             case Kind.ST | Kind.STX | Kind.STORE_REL | Kind.ATOMIC:
                 return storing
             case Kind.CALL:
-                return calling if row.op is CallKind.LOCAL else storing
+                if row.op is CallKind.LOCAL:
+                    return calling
+                return maybe_leaving if self.env.may_tail_call(idx) else storing
+            case Kind.LD_ABS | Kind.LD_IND:
+                return maybe_leaving
             case Kind.EXIT:
                 return leaving
             case _:
@@ -570,9 +585,7 @@ def _compile(env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
         case Kind.EXIT:
             return compile_exit(env, idx)
         case Kind.LD_ABS | Kind.LD_IND:
-            if not env.prog_type.ld_abs:
-                raise Reject(Reason.LD_ABS_PROG_TYPE)
-            raise Reject(Reason.NOT_SUPPORTED, what="legacy packet loads (ld_abs, ld_ind)")
+            return compile_ld_abs(env, idx, insn, row)
         case Kind.CALLX:
             raise InternalError("callx passed the opcode check")
         case _:

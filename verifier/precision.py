@@ -195,7 +195,10 @@ def _trace(env: Env, history: list[Executed], wanted: Wanted, later: int) -> boo
     if not env.trails:
         env.trails = [
             _trail(
-                insn, row, walked=not env.is_global_call(idx), calls_back=idx in env.cfg.callbacks
+                insn,
+                row,
+                walked=not env.is_global_call(idx),
+                apart=idx in env.cfg.callbacks or env.may_tail_call(idx),
             )
             for idx, (insn, row) in enumerate(zip(env.insns, env.cfg.rows, strict=True))
         ]
@@ -240,10 +243,10 @@ def _trace(env: Env, history: list[Executed], wanted: Wanted, later: int) -> boo
 _PLAIN, _CAREFUL, _ALWAYS = 0, 1, 2
 
 
-def _trail(insn: Insn, row: InsnDef | None, *, walked: bool, calls_back: bool) -> Trail:
+def _trail(insn: Insn, row: InsnDef | None, *, walked: bool, apart: bool) -> Trail:
     """Return (test, clear, gain, how) of an insn: a wanted register in *test* goes back to what
     is left without *clear*, and *gain*. The same as `_back`, made once for each insn. *walked*: a
-    local call's callee is part of the path."""
+    local call's callee is part of the path; *apart*: what ran next tells what the call did."""
     dst, src = 1 << insn.dst, 1 << insn.src
     if row is None:
         return -1, 0, 0, _ALWAYS
@@ -262,7 +265,7 @@ def _trail(insn: Insn, row: InsnDef | None, *, walked: bool, calls_back: bool) -
             return both, 0, both, _PLAIN
         case Kind.ST | Kind.STX | Kind.STORE_REL:
             return dst, 0, 0, _CAREFUL
-        case Kind.CALL if calls_back or (row.op is CallKind.LOCAL and walked):
+        case Kind.CALL if apart or (row.op is CallKind.LOCAL and walked):
             return -1, 0, 0, _ALWAYS
         case Kind.CALL | Kind.CALLX:
             return 0b111111, 0, 0, _CAREFUL
@@ -338,6 +341,9 @@ def _back(
                 regs[-1] |= both
         case Kind.CALL if row.op is CallKind.LOCAL and not env.is_global_call(idx):
             _leave_callee(wanted)
+        case Kind.CALL if later != idx + 1 and env.may_tail_call(idx):
+            _enter_callee(wanted)  # another program has left the frame with some r0
+            wanted.regs[-1] = 0
         case Kind.CALL if idx in env.cfg.callbacks and later != idx + 1:
             _leave_callback(wanted)
         case Kind.CALL | Kind.CALLX:
@@ -349,8 +355,12 @@ def _back(
             wanted.slots.append(0)
         case Kind.EXIT:
             _enter_callee(wanted)
+        case Kind.LD_ABS | Kind.LD_IND if later != idx + 1:
+            _enter_callee(wanted)  # it failed and left the frame with r0 = 0
+            wanted.regs[-1] = 0
         case Kind.LD_ABS | Kind.LD_IND:
-            raise _GiveUpError
+            if regs[-1] & 1:
+                raise _GiveUpError
 
 
 def _leave_callee(wanted: Wanted) -> None:

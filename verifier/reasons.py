@@ -226,6 +226,19 @@ class Reason(Enum):
         EACCES,
         "R{reg} invalid variable buffer offset: off={off}, var_off={var_off}",
     )
+    LD_ABS_IN_CALLBACK = (EINVAL, "cannot use BPF_LD_[ABS|IND] within callback")
+    LD_ABS_CTX = (EINVAL, "at the time of BPF_LD_ABS|IND R6 != pointer to skb")
+    LD_ABS_NO_BTF = (EINVAL, "LD_ABS is not allowed in subprogs without BTF")
+    LD_ABS_RESULT = (EINVAL, "LD_ABS is only allowed in functions that return 'int'.")
+    STACK_SUBPROG = (EACCES, "stack size of subprog {number} is {size}. Too large")
+    TAIL_CALL_MAP = (EINVAL, "expected prog array map for tail call")
+    TAIL_CALL_NO_BTF = (EINVAL, "tail_call is not allowed in subprogs without BTF")
+    TAIL_CALL_RESULT = (EINVAL, "tail_call is only allowed in functions that return 'int'.")
+    TAIL_CALL_IN_CALLBACK = (EINVAL, "cannot tail call within callback")
+    TAIL_CALL_STACK = (
+        EACCES,
+        "tail_calls are not allowed when call stack of previous frames is {size} bytes. Too large",
+    )
     KEY_WRITE = (EACCES, "write to change key R{reg} not allowed")
     MAP_PTR_NEGATIVE = (EACCES, "R{reg} is {struct} invalid negative access: off={off}")
     MAP_PTR_WRITE = (EACCES, "only read from {struct} is supported")

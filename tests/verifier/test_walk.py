@@ -347,17 +347,12 @@ f:
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("r6 = r1\nr0 = *(u8 *)skb[0]\nexit", "legacy packet loads"),
         ("r1 = map(one)\nr0 = *(u32 *)(r1 + 0)\nexit", "loads through a map pointer"),
         ("call 35\nexit", "helper #35"),
     ],
 )
 def test_what_the_kernel_would_go_on_with(text: str, what: str) -> None:
-    if "skb" in text:
-        program = build("r6 = r1\nr0 = 0\nexit")
-        insns = (program.insns[0], Insn(0x30), program.insns[2])
-        verdict = check("r6 = r1\nr0 = 0\nexit", insns=insns)
-    elif "call 35" in text:
+    if "call 35" in text:
         verdict = check("r0 = 0\nexit", insns=(Insn(0x85, imm=35), Insn(0x95)))
     else:
         verdict = check(text)

@@ -18,6 +18,7 @@ from bpfvm.errors import InternalError
 __all__ = [
     "ArgType",
     "Callback",
+    "DynptrType",
     "Effect",
     "FuncProto",
     "Impl",
@@ -56,6 +57,9 @@ class ArgType(Enum):
     FUNC = auto()  # a subprog to call back
     CALLBACK_CTX = auto()  # what is handed to it: a pointer into the stack, or 0
     SPIN_LOCK = auto()  # a struct bpf_spin_lock in a map's value
+    DYNPTR = auto()  # a dynptr of kind `FuncProto.dynptr`, if that is said
+    CONST_DYNPTR = auto()  # the same; the dynptr itself is not changed
+    DYNPTR_UNINIT = auto()  # where a dynptr of kind `FuncProto.dynptr` is made
     # kfuncs
     SCALAR = auto()
     KF_MAP = auto()  # suffix __map: a map pointer; its type is tested at run time
@@ -64,6 +68,11 @@ class ArgType(Enum):
     KF_MEM = auto()  # memory whose size is the next argument
     KF_MEM_SIZE = auto()  # suffix __sz: size of the memory before it
     KF_ITER = auto()  # an iterator on the stack (`FuncProto.iterates`)
+    KF_CTX = auto()
+    KF_DYNPTR = auto()
+    KF_DYNPTR_UNINIT = auto()  # suffix __uninit; a clone where `FuncProto.dynptr` is not said
+    KF_MEM_OR_NULL = auto()  # suffix __opt: memory whose size is the next argument, or NULL
+    KF_CONST_MEM_SIZE = auto()  # suffix __szk: its size, a known constant
     KF_RES_SPIN_LOCK = auto()  # a struct bpf_res_spin_lock in a map's value
     KF_IRQ_FLAG = auto()  # suffix __irq_flag: where the IRQ state is kept, on the stack
 
@@ -78,6 +87,9 @@ class RetType(Enum):
     MAP_VALUE_OR_NULL = auto()
     RINGBUF_MEM_OR_NULL = auto()  # as many bytes as argument ALLOC_SIZE_OR_ZERO says
     POINTER_AS_SCALAR = auto()  # kfunc returning void *: a scalar for the verifier
+    DYNPTR_MEM_OR_NULL = auto()  # as many bytes of a dynptr as argument ALLOC_SIZE_OR_ZERO says
+    SLICE_OR_NULL = auto()  # as many bytes of a dynptr as argument KF_CONST_MEM_SIZE says
+    RDONLY_SLICE_OR_NULL = auto()  # the same, to be read only
     LOCK_ERROR = auto()  # 0 with the lock taken, or a negative errno without
     ITEM_OR_NULL = auto()  # the iterator's next item, read-only
 
@@ -120,6 +132,16 @@ class Effect(Enum):
     RES_SPIN_UNLOCK = auto()
     RES_SPIN_LOCK_IRQ = auto()
     RES_SPIN_UNLOCK_IRQ = auto()
+
+
+@unique
+class DynptrType(Enum):
+    """What a dynptr stands for, in the words of the log."""
+
+    LOCAL = "local"
+    RINGBUF = "ringbuf"
+    SKB = "skb"
+    XDP = "xdp"
 
 
 @unique
@@ -174,6 +196,8 @@ class FuncProto:
         releases: number of the register whose reference ends with the call, 0 for none.
         effect: what it does to regions.
         iterates: of an iterator's kfunc: which iterator, and what is done with it.
+        dynptr: kind of the dynptr that it takes or makes; None: any, or a clone.
+        dynptr_may_move_packet: packet pointers mean nothing after a call with a dynptr of an skb.
     """
 
     name: str
@@ -194,6 +218,8 @@ class FuncProto:
     iterates: tuple[IterType, IterStep] | None = None
     callback: Callback | None = None
     tail_call: bool = False
+    dynptr: DynptrType | None = None
+    dynptr_may_move_packet: bool = False
 
     @property
     def arg_count(self) -> int:
@@ -226,6 +252,8 @@ def helper(
     effect: Effect | None = None,
     callback: Callback | None = None,
     tail_call: bool = False,
+    dynptr: DynptrType | None = None,
+    dynptr_may_move_packet: bool = False,
 ) -> Callable[[_F], _F]:
     """Declare the decorated function as helper *helper_id*; its name is the kernel's."""
 
@@ -249,6 +277,8 @@ def helper(
                 effect=effect,
                 callback=callback,
                 tail_call=tail_call,
+                dynptr=dynptr,
+                dynptr_may_move_packet=dynptr_may_move_packet,
             ),
         )
         return fn
@@ -267,6 +297,7 @@ def kfunc(
     releases: int = 0,
     effect: Effect | None = None,
     iterates: tuple[IterType, IterStep] | None = None,
+    dynptr: DynptrType | None = None,
 ) -> Callable[[_F], _F]:
     """Declare the decorated function as a kfunc; *non_sleepable* is its other variant, if any."""
 
@@ -290,6 +321,7 @@ def kfunc(
                 releases=releases,
                 effect=effect,
                 iterates=iterates,
+                dynptr=dynptr,
             ),
         )
         return fn

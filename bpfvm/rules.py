@@ -116,6 +116,9 @@ class KernelRules:
     timers_in_tracing: bool = _rule(
         False, True, "tracing programs may use maps with timers and work queues"
     )
+    helpers_destroy_dynptrs: bool = _rule(
+        False, True, "a helper's output may go over a dynptr that stands for no reference"
+    )
     rcu_nests: bool = _rule(False, True, "RCU read sections may be nested")
     stack_objects_below_fp: bool = _rule(
         False, True, "an iterator, dynptr or IRQ flag at fp+0 and above is refused"

@@ -18,7 +18,18 @@ from typing import TYPE_CHECKING
 import verifier
 from arena import kfuncs as arena_kfuncs
 from arena.arena import ArenaMap
-from bpfvm import callbacks, helpers, iters, kfuncs, loader, locks, regions, ringbuf, testrun
+from bpfvm import (
+    callbacks,
+    dynptrs,
+    helpers,
+    iters,
+    kfuncs,
+    loader,
+    locks,
+    regions,
+    ringbuf,
+    testrun,
+)
 from bpfvm.context import PROG_TYPES, Sleepable
 from bpfvm.errors import BpfError, InternalError, RunFault
 from bpfvm.flow import find_subprogs
@@ -61,7 +72,9 @@ ENGINES = ("interp", "jit")
 #: Insns an unverified run may execute unless it says otherwise.
 SANDBOX_BUDGET = 10_000_000
 
-REGISTRY = Registry([helpers, callbacks, kfuncs, regions, iters, ringbuf, locks, arena_kfuncs])
+REGISTRY = Registry(
+    [helpers, callbacks, kfuncs, regions, iters, ringbuf, locks, dynptrs, arena_kfuncs]
+)
 MAP_TYPES = MapTypes(
     {
         MapType.ARRAY: ArrayMap,

@@ -13,6 +13,7 @@ from bpfvm.proto import ArgType, FuncProto
 from verifier.bounds import ZERO
 from verifier.callkit import check_memory, check_size, check_unmoved
 from verifier.ctx import check_ctx_pointer
+from verifier.dynptrs import Dynptr, check_dynptr, check_release, construct
 from verifier.env import Env
 from verifier.locks import process_lock
 from verifier.precision import mark_reg, mark_slot
@@ -37,6 +38,9 @@ _MEMORY = (
 )
 _MEMORY_WORDS = "fp, pkt, pkt_meta, map_key, map_value, mem, ringbuf_mem, buf, trusted_ptr_"
 
+_DYNPTRS = (RegType.STACK, RegType.DYNPTR)
+_DYNPTR_WORDS = "fp, dynptr_ptr"
+
 #: Per kind of argument: register types it takes, and how a complaint lists them.
 _ACCEPTED: dict[ArgType, tuple[tuple[RegType, ...], str]] = {
     ArgType.CONST_MAP_PTR: ((RegType.MAP_PTR,), "map_ptr"),
@@ -50,6 +54,9 @@ _ACCEPTED: dict[ArgType, tuple[tuple[RegType, ...], str]] = {
     ArgType.CTX: ((RegType.CTX,), "ctx"),
     ArgType.SCALAR: ((RegType.SCALAR,), "scalar"),
     ArgType.ALLOC_SIZE_OR_ZERO: ((RegType.SCALAR,), "scalar"),
+    ArgType.DYNPTR: (_DYNPTRS, _DYNPTR_WORDS),
+    ArgType.CONST_DYNPTR: (_DYNPTRS, _DYNPTR_WORDS),
+    ArgType.DYNPTR_UNINIT: (_DYNPTRS, _DYNPTR_WORDS),
     ArgType.SPIN_LOCK: ((RegType.MAP_VALUE,), "map_value, ptr_"),
     ArgType.RINGBUF_MEM: ((RegType.MEM.having(Mod.RINGBUF),), "ringbuf_mem"),
     ArgType.FUNC: ((RegType.FUNC,), "func"),
@@ -60,7 +67,7 @@ _ACCEPTED: dict[ArgType, tuple[tuple[RegType, ...], str]] = {
 class Call:
     """What one helper call has shown so far, argument by argument."""
 
-    __slots__ = ("id", "key", "map_index", "mem_size", "name", "proto", "ref")
+    __slots__ = ("dynptr", "id", "key", "map_index", "mem_size", "name", "proto", "ref")
 
     def __init__(self, proto: FuncProto) -> None:
         self.proto = proto
@@ -68,6 +75,7 @@ class Call:
         self.map_index: int | None = None
         self.key: int | None = None  # a map key that is a known constant
         self.mem_size = 0  # of the memory it returns
+        self.dynptr: Dynptr | None = None
         self.ref = 0  # the reference that an argument holds
 
 
@@ -89,7 +97,9 @@ def check_arg(env: Env, frame: FuncState, call: Call, regno: int, arg: ArgType) 
         raise Reject(Reason.ARG_TYPE, reg=regno, type=kind.label, expected=words)
     if kind is RegType.CTX:
         check_ctx_pointer(env, regno, reg, may_move=False)
-    if call.proto.releases == regno:
+    if call.proto.releases == regno and arg is ArgType.DYNPTR:
+        check_release(env, frame, regno)
+    elif call.proto.releases == regno:
         _check_release(env, call, regno, reg)
     if reg.ref:
         call.ref = reg.ref
@@ -132,6 +142,13 @@ def check_arg(env: Env, frame: FuncState, call: Call, regno: int, arg: ArgType) 
             pass  # memory is checked with its size, the next argument
         case ArgType.RINGBUF_MEM:
             pass
+        case ArgType.DYNPTR | ArgType.CONST_DYNPTR:
+            mutates = arg is ArgType.DYNPTR
+            call.dynptr = check_dynptr(env, frame, regno, call.proto.dynptr, mutates=mutates)
+        case ArgType.DYNPTR_UNINIT:
+            if call.proto.dynptr is None:
+                raise InternalError(f"{call.name} makes a dynptr of no kind")
+            construct(env, frame, regno, call.proto.dynptr)
         case ArgType.SPIN_LOCK:
             process_lock(env, frame, regno, call.proto.effect)
         case (
@@ -143,6 +160,11 @@ def check_arg(env: Env, frame: FuncState, call: Call, regno: int, arg: ArgType) 
             | ArgType.KF_ITER
             | ArgType.KF_IRQ_FLAG
             | ArgType.KF_RES_SPIN_LOCK
+            | ArgType.KF_CTX
+            | ArgType.KF_DYNPTR
+            | ArgType.KF_DYNPTR_UNINIT
+            | ArgType.KF_MEM_OR_NULL
+            | ArgType.KF_CONST_MEM_SIZE
         ):
             raise InternalError(f"{call.name}: a helper with kfunc argument {arg.name}")
         case _:

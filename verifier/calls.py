@@ -12,7 +12,7 @@ from bpfvm.errors import InternalError
 from bpfvm.insn import Insn
 from bpfvm.isa import CallKind, InsnDef
 from bpfvm.maps.base import MapFlags
-from bpfvm.proto import ArgType, Effect, FuncProto, RetType
+from bpfvm.proto import ArgType, DynptrType, Effect, FuncProto, RetType
 from verifier.args import Call, check_arg
 from verifier.callbacks import call_back
 from verifier.callkit import (
@@ -20,6 +20,7 @@ from verifier.callkit import (
     note_call,
 )
 from verifier.caps import grants_helper
+from verifier.dynptrs import release_dynptr
 from verifier.env import Env, Step
 from verifier.exits import leave_early
 from verifier.kfuncs import compile_kfunc
@@ -48,6 +49,7 @@ __all__ = ["compile_call"]
 MAX_HELPER = 212
 
 _MAP_VALUE = RegType.MAP_VALUE
+_MEM_OR_NULL = RegType.MEM.having(Mod.MAYBE_NULL)
 _RINGBUF_MEM = RegType.MEM.having(Mod.RINGBUF | Mod.MAYBE_NULL)
 
 
@@ -88,12 +90,18 @@ def _compile_helper(env: Env, idx: int, number: int) -> Step:
             _check_may_sleep(env, proto)
         for position, arg in enumerate(proto.args):
             check_arg(env, frame, call, position + 1, arg)
-        if proto.releases and not release(env, call.ref):
+        if proto.releases and call.dynptr is not None:
+            release_dynptr(env, call.dynptr)
+        elif proto.releases and not release(env, call.ref):
             raise Reject(Reason.RELEASE_UNKNOWN, name=proto.name, id=proto.helper_id)
         if proto.tail_call:
             _check_tail_call(env, call)
         call_back(env, frame, proto)
+        if proto.dynptr is DynptrType.LOCAL and frame.regs[1].type is not _MAP_VALUE:
+            raise Reject(Reason.DYNPTR_DATA, type=frame.regs[1].type.label)
         result = _result(env, call)
+        if proto.dynptr_may_move_packet and call.dynptr and call.dynptr.kind is DynptrType.SKB:
+            forget_packets(env.cur)
         if proto.acquires:
             id_ = acquire(env)
             result = result._replace(id=id_, ref=id_)
@@ -152,7 +160,17 @@ def _result(env: Env, call: Call) -> RegState:
             return RegState(RegType.MAP_VALUE_OR_NULL, id=env.new_id(), arg=call.map_index)
         case RetType.RINGBUF_MEM_OR_NULL:
             return RegState(_RINGBUF_MEM, id=env.new_id(), arg=call.mem_size)
-        case RetType.ITEM_OR_NULL | RetType.LOCK_ERROR:
+        case RetType.DYNPTR_MEM_OR_NULL:
+            if call.dynptr is None:
+                raise InternalError(f"{call.name} returns memory of no dynptr")
+            _, id_, ref = call.dynptr
+            return RegState(_MEM_OR_NULL, id=env.new_id(), arg=call.mem_size, ref=ref, info=id_)
+        case (
+            RetType.ITEM_OR_NULL
+            | RetType.LOCK_ERROR
+            | RetType.SLICE_OR_NULL
+            | RetType.RDONLY_SLICE_OR_NULL
+        ):
             raise InternalError(f"{call.name}: a helper that returns {call.proto.ret.name}")
         case ret:
             assert_never(ret)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from bpfvm.bits import s64
+from bpfvm.bits import U32_MAX, s64
 from bpfvm.errors import InternalError
 from bpfvm.insn import Insn
 from bpfvm.maps.base import MapFlags
-from bpfvm.proto import ArgType, Effect, FuncProto, KfuncFlags, RetType
+from bpfvm.proto import ArgType, DynptrType, Effect, FuncProto, KfuncFlags, RetType
 from verifier.bounds import UNKNOWN, ZERO
 from verifier.callkit import (
     arg_name,
@@ -22,12 +22,15 @@ from verifier.callkit import (
     clear_caller_saved,
     note_call,
 )
+from verifier.ctx import check_ctx_pointer
+from verifier.dynptrs import Dynptr, check_dynptr, construct
 from verifier.effects import needs_sleep
 from verifier.env import Env, Step
 from verifier.extent import check_region
 from verifier.irqflags import IrqClass, check_irq_flag
 from verifier.iterators import IterPlace, check_iter_arg, next_item
 from verifier.locks import process_lock
+from verifier.precision import mark_reg
 from verifier.reasons import Reason, Reject
 from verifier.resources import change_region, holds_lock, sleep_context
 from verifier.state import (
@@ -88,12 +91,14 @@ def compile_kfunc(env: Env, idx: int, insn: Insn) -> Step:
 class _Call:
     """What one kfunc call has shown so far, argument by argument."""
 
-    __slots__ = ("iter_place", "proto", "ref")
+    __slots__ = ("dynptr", "iter_place", "mem_size", "proto", "ref")
 
     def __init__(self, proto: FuncProto) -> None:
         self.proto = proto
         self.ref = 0  # the reference that an argument holds
         self.iter_place: IterPlace | None = None
+        self.dynptr: Dynptr | None = None
+        self.mem_size = 0
 
 
 def _leave_unlocked(env: Env, idx: int) -> None:
@@ -119,7 +124,9 @@ def _result(env: Env, idx: int, call: _Call) -> RegState:
             return next_item(env, idx, call.iter_place, item)
         case RetType.LOCK_ERROR:
             return ZERO_REG
-        case RetType.MAP_VALUE_OR_NULL | RetType.RINGBUF_MEM_OR_NULL:
+        case RetType.SLICE_OR_NULL | RetType.RDONLY_SLICE_OR_NULL:
+            return _slice(env, call)
+        case RetType.MAP_VALUE_OR_NULL | RetType.RINGBUF_MEM_OR_NULL | RetType.DYNPTR_MEM_OR_NULL:
             raise InternalError(f"{proto.name}: a kfunc that returns {proto.ret.name}")
         case _:
             assert_never(proto.ret)
@@ -152,6 +159,16 @@ def _check_kfunc_arg(env: Env, frame: FuncState, call: _Call, regno: int, arg: A
             if call.proto.iterates is None:
                 raise InternalError(f"{call.proto.name} has an iterator of no type")
             call.iter_place, call.ref = check_iter_arg(env, frame, regno, call.proto.iterates)
+        case ArgType.KF_CTX:
+            _check_kfunc_pointer(env, reg, regno)
+            _check_kfunc_ctx(env, reg, regno)
+        case ArgType.KF_DYNPTR | ArgType.KF_DYNPTR_UNINIT:
+            _check_kfunc_dynptr(env, frame, call, regno, arg)
+        case ArgType.KF_MEM_OR_NULL:
+            if reg.type is RegType.NOT_INIT:
+                raise Reject(Reason.NOT_READABLE, reg=regno)
+        case ArgType.KF_CONST_MEM_SIZE:
+            call.mem_size = _check_const_size(env, frame, regno)
         case ArgType.KF_RES_SPIN_LOCK:
             _check_kfunc_pointer(env, reg, regno)
             if reg.type is not _MAP_VALUE:
@@ -175,10 +192,66 @@ def _check_kfunc_arg(env: Env, frame: FuncState, call: _Call, regno: int, arg: A
             | ArgType.FUNC
             | ArgType.CALLBACK_CTX
             | ArgType.SPIN_LOCK
+            | ArgType.DYNPTR
+            | ArgType.CONST_DYNPTR
+            | ArgType.DYNPTR_UNINIT
         ):
             raise InternalError(f"a kfunc with helper argument {arg.name}")
         case _:
             assert_never(arg)
+
+
+def _check_kfunc_ctx(env: Env, reg: RegState, regno: int) -> None:
+    if reg.type is not RegType.CTX:
+        raise Reject(Reason.KFUNC_NOT_CTX, arg=arg_name(env, regno), type=reg.type.label)
+    check_ctx_pointer(env, regno, reg, may_move=False)
+
+
+def _check_kfunc_dynptr(env: Env, frame: FuncState, call: _Call, regno: int, arg: ArgType) -> None:
+    reg = frame.regs[regno]
+    _check_kfunc_pointer(env, reg, regno)
+    if reg.type not in (RegType.STACK, RegType.DYNPTR):
+        raise Reject(Reason.DYNPTR_NOT_STACK, arg=arg_name(env, regno))
+    if arg is ArgType.KF_DYNPTR:
+        call.dynptr = check_dynptr(env, frame, regno, None)
+        return
+    kind, parent = call.proto.dynptr, None
+    if kind is None:
+        parent = call.dynptr
+        kind = parent.kind if parent is not None else None
+    if kind is None:
+        raise InternalError(f"{call.proto.name} makes a dynptr of no kind")
+    construct(env, frame, regno, kind, parent)
+
+
+def _check_const_size(env: Env, frame: FuncState, regno: int) -> int:
+    """Check a constant size, and the memory before it where there is any; return the size."""
+    reg, buffer = frame.regs[regno], frame.regs[regno - 1]
+    if reg.type is not _SCALAR:
+        raise Reject(Reason.KFUNC_SCALAR, reg=regno)
+    if buffer.type is not _SCALAR or buffer.scalar != ZERO:
+        _check_kfunc_size(env, frame, regno)
+    if reg.scalar.mask:
+        raise Reject(Reason.KFUNC_NOT_CONST, reg=regno)
+    mark_reg(env, regno)
+    return reg.scalar.value
+
+
+def _slice(env: Env, call: _Call) -> RegState:
+    """Return the pointer into a dynptr that the call gives."""
+    if call.dynptr is None:
+        raise InternalError(f"{call.proto.name} returns a slice of no dynptr")
+    kind, id_, ref = call.dynptr
+    mods = Mod.MAYBE_NULL
+    if kind in (DynptrType.SKB, DynptrType.XDP):
+        mods |= Mod.PACKET_SLICE
+    if call.proto.ret is RetType.RDONLY_SLICE_OR_NULL:
+        mods |= Mod.RDONLY
+    elif not env.prog_type.packet_write:
+        raise Reject(Reason.SLICE_READ_ONLY)
+    size = call.mem_size & U32_MAX
+    type_ = RegType.MEM.having(mods)
+    return RegState(type_, id=env.new_id(), arg=size, ref=ref, info=id_)
 
 
 def _check_irq_flag(env: Env, frame: FuncState, call: _Call, regno: int) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from bpfvm.bits import U64_MAX
 from bpfvm.program import MapFacts
-from bpfvm.proto import IterType
+from bpfvm.proto import DynptrType, IterType
 from verifier import bounds
 from verifier.bounds import snum_text, unum_text
 from verifier.state import (
@@ -92,6 +92,8 @@ class RegPrinter:
         attrs = self._ids(reg)
         if reg.ref and self._offsets_apart:
             attrs.append(f"ref_obj_id={reg.ref}")
+        elif kind.base is Base.MEM and isinstance(reg.info, int) and not self._offsets_apart:
+            attrs.append(f"parent_id={reg.info}")
         elif reg.ref != reg.id and reg.ref:
             attrs.append(f"parent_id={reg.ref}")
         if kind.base in _OF_MAP:
@@ -140,6 +142,13 @@ class RegPrinter:
             state = "active" if part.active else "drained"
             word = "ref_id" if self._offsets_apart else "id"
             return f"iter_{kind.name}({word}={part.ref},state={state},depth={part.depth})"
+        if isinstance(kind, DynptrType):
+            if not part.is_first:
+                return ""
+            attrs = [f"id={part.id}"]
+            if part.ref:
+                attrs.append(f"{'ref_id' if self._offsets_apart else 'parent_id'}={part.ref}")
+            return f"dynptr_{kind.value}({','.join(attrs)})"
         return "ffffffff"
 
     def snapshot(self, snap: Snapshot) -> str:

@@ -440,6 +440,25 @@ class Reason(Enum):
     ITER_NOT_STACK = (EINVAL, "{arg} expected pointer to an iterator on stack")
     ITER_NOT_UNINIT = (EINVAL, "expected uninitialized iter_{name} as {arg}")
     ITER_NOT_INIT = (EINVAL, "expected an initialized iter_{name} as {arg}")
+    DYNPTR_NOT_STACK = (
+        EINVAL,
+        "{arg} expected pointer to stack or const struct bpf_dynptr",
+    )
+    DYNPTR_NOT_UNINIT = (EINVAL, "Dynptr has to be an uninitialized dynptr")
+    DYNPTR_NOT_INIT = (EINVAL, "Expected an initialized dynptr as {arg}")
+    DYNPTR_TYPE = (EINVAL, "Expected a dynptr of type {type} as {arg}")
+    DYNPTR_CONST = (
+        EINVAL,
+        "cannot pass pointer to const bpf_dynptr, the helper mutates it",
+    )
+    DYNPTR_OVERWRITTEN = (EINVAL, "cannot overwrite referenced dynptr")
+    DYNPTR_HELPER_WRITE = (EACCES, "potential write to dynptr at off={off} disallowed")
+    DYNPTR_NOT_ACQUIRED = (EINVAL, "arg {arg} is an unacquired reference")
+    DYNPTR_UNOWNED = (EINVAL, "cannot release unowned const bpf_dynptr")
+    DYNPTR_DATA = (EACCES, "Unsupported reg type {type} for bpf_dynptr_from_mem data")
+    SLICE_READ_ONLY = (EINVAL, "the prog does not allow writes to packet data")
+    KFUNC_NOT_CTX = (EINVAL, "{arg} expected pointer to ctx, but got {type}")
+    KFUNC_NOT_CONST = (EINVAL, "R{reg} must be a known constant")
     RDONLY_WRITE = (EACCES, "R{reg} cannot write into {type}")
 
     # limits

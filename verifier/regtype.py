@@ -54,6 +54,8 @@ class Mod(Flag):
     MAYBE_NULL = auto()
     ALLOC = auto()
     NON_OWN_REF = auto()
+    #: Into a packet, through a dynptr.
+    PACKET_SLICE = auto()
 
 
 #: Modifiers that the log puts before the base type's name.

@@ -7,6 +7,7 @@ were never written may be read by the privileged, and give an unknown scalar.
 from __future__ import annotations
 
 from verifier.bounds import var_off_text
+from verifier.dynslots import destroy
 from verifier.env import Env
 from verifier.precision import mark_reg, mark_slot
 from verifier.privs import (
@@ -117,6 +118,9 @@ def store(
     spi, at = divmod(-low - 1, 8)
     env.log.slots |= 1 << spi
     slot = owner.stack.get(spi, _EMPTY)
+    if slot.object is not None:
+        destroy(env, owner, spi)
+        slot = owner.stack.get(spi, _EMPTY)
     check_overwrite(env, slot, size)
     note_store(env, slot, size, value)
     if size == 8:
@@ -161,6 +165,7 @@ def _store_variable(
     kept_zero = False
     for spi, first, last in _slots(low, end):
         env.log.slots |= 1 << spi
+        destroy(env, owner, spi)
         slot = owner.stack.get(spi, _EMPTY)
         spilled = slot.spilled
         if writes_zero and spilled is not None and _is_zero(spilled):
@@ -310,12 +315,22 @@ def check_helper_range(
         return
     if not raw or pointer.scalar.mask:
         _note_reads(env, owner, low, high + size)
+    if raw and not env.rules.helpers_destroy_dynptrs:
+        _check_no_dynptr(owner, low, high + size)
     if not raw:
         _check_no_object(regno, pointer, owner, low, high + size, size)
         check_stack_range(env, owner, regno, pointer, low, high + size, size)
     if not write and not raw:
         return
     scrub(env, owner, low, high + size)
+
+
+def _check_no_dynptr(owner: FuncState, low: int, end: int) -> None:
+    """Refuse to let a callee fill [low, end) where a dynptr lies there."""
+    for at in range(low, end):
+        slot = owner.stack.get((-at - 1) // 8)
+        if slot is not None and slot.types[0] == "d":
+            raise Reject(Reason.DYNPTR_HELPER_WRITE, off=at)
 
 
 def _check_no_object(
@@ -341,5 +356,6 @@ def scrub(env: Env, owner: FuncState, low: int, end: int) -> None:
     """Make the bytes [low, end) data that nobody knows."""
     for spi, first, last in _slots(low, end):
         env.log.slots |= 1 << spi
+        destroy(env, owner, spi)
         types = _demoted(owner.stack.get(spi, _EMPTY).types)
         owner.stack[spi] = StackSlot(types[:first] + "m" * (last - first + 1) + types[last + 1 :])

@@ -1,0 +1,59 @@
+"""What a store does to dynptrs in the stack: one that stands for a reference may not be lost."""
+
+from __future__ import annotations
+
+from verifier.env import Env
+from verifier.reasons import Reason, Reject
+from verifier.state import (
+    UNKNOWN_REG,
+    Base,
+    FuncState,
+    RegState,
+    SlotObject,
+    VerifierState,
+    replace_regs,
+)
+
+__all__ = ["destroy", "forget", "forget_slices"]
+
+
+def destroy(env: Env, owner: FuncState, spi: int) -> None:
+    """Destroy the dynptr that slot *spi* is part of, if it is, before the slot is overwritten
+    (kernel: destroy_if_dynptr_stack_slot)."""
+    slot = owner.stack.get(spi)
+    if slot is None or slot.types[0] != "d" or slot.object is None:
+        return
+    first = spi if slot.object.is_first else spi + 1
+    found = owner.stack[first].object
+    assert found is not None  # narrowing: a dynptr's slots come in pairs
+    if found.ref and not (env.rules.ids_are_references and _has_clone(env.cur, found)):
+        raise Reject(Reason.DYNPTR_OVERWRITTEN)
+    forget(env, owner, first)
+    forget_slices(env.cur, found.id)
+
+
+def _has_clone(state: VerifierState, found: SlotObject) -> bool:
+    """Say whether another dynptr stands for the reference, too."""
+    parts = (slot.object for frame in state.frames for slot in frame.stack.values())
+    return any(
+        part.is_first and part.ref == found.ref and part.id != found.id
+        for part in parts
+        if part is not None and part.type == found.type
+    )
+
+
+def forget(env: Env, owner: FuncState, first: int) -> None:
+    """Make the slots of the dynptr that begins at slot *first* as if never written."""
+    for spi in (first, first - 1):
+        owner.stack.pop(spi, None)
+        env.log.slots |= 1 << spi
+    env.stack_live.write(owner.frameno, 0b11 << (first - 1))
+
+
+def forget_slices(state: VerifierState, dynptr: int) -> None:
+    """Make numbers of the pointers into what dynptr number *dynptr* points to."""
+
+    def change(reg: RegState) -> RegState | None:
+        return UNKNOWN_REG if reg.type.base is Base.MEM and reg.info == dynptr else None
+
+    replace_regs(state, change)

@@ -87,6 +87,7 @@ def _lwt(name: str, number: int, *, packet_write: bool = False) -> ProgType:
         hidden=_LWT_HIDDEN,
         writable=("mark", "priority", "cb"),
         packet_write=packet_write,
+        test_run=name != "lwt_seg6local",
     )
 
 
@@ -148,6 +149,7 @@ _SKB_TYPES = (
         writable=("mark", "priority", "cb", "tstamp"),
         ret_range=_PASS_DROP,
         ret_ranges={1: (0, 3)},
+        test_run=True,
     ),
     _lwt("lwt_in", 10),
     _lwt("lwt_out", 11),

@@ -15,6 +15,7 @@ __all__ = [
     "NoPrograms",
     "NotSupported",
     "RunFault",
+    "RunNotSupported",
     "RunRefused",
     "bug_report",
 ]
@@ -59,6 +60,10 @@ class RunRefused(BpfError):
     def __init__(self, message: str, errno: int) -> None:
         self.errno = errno
         super().__init__(message)
+
+
+class RunNotSupported(RunRefused):
+    """A program type without test-runs, in the kernel or here."""
 
 
 class RunFault(BpfError):

@@ -32,7 +32,7 @@ __all__ = ["Options", "Outcome", "Row", "judge_vector", "program_of"]
 #: Insns that a vector without a verdict may execute, and how often its may_gotos fall through.
 SANDBOX_BUDGET = 1_000_000
 SANDBOX_MAY_GOTO = 1000
-_NOT_SUPPORTED = "not_supported"
+_NOT_SUPPORTED, _NOT_SUPPORTED_LINE = "not_supported", "not supported yet: "
 
 
 @unique
@@ -116,8 +116,16 @@ def told(verdict: Verdict) -> str:
 
 
 def not_supported(verdict: Verdict) -> str | None:
-    """Return what a verdict says is not there yet, None where it is a verdict."""
-    return verdict.last if verdict.reason == _NOT_SUPPORTED else None
+    """Return what a verdict says is not there yet, None where it is a verdict.
+
+    The line may be followed by others, such as that of the call whose arguments were looked at.
+    """
+    if verdict.ok:
+        return None
+    if verdict.reason == _NOT_SUPPORTED:
+        return verdict.last
+    lines = (line for line in verdict.log.splitlines() if line.startswith(_NOT_SUPPORTED_LINE))
+    return next(lines, None)
 
 
 def fresh(file: ObjectFile) -> vm.Object:

@@ -9,7 +9,7 @@ from pathlib import Path
 from bpfvm import isa, vm
 from bpfvm.annotations import ANY_VALUE, Annotations, Expectation, LoadMode, read_annotations
 from bpfvm.bits import s32
-from bpfvm.errors import LoadError, MapError, NotSupported, RunRefused
+from bpfvm.errors import LoadError, MapError, NotSupported, RunNotSupported, RunRefused
 from bpfvm.isa import Kind, LdKind
 from bpfvm.judge import Options, Row, fresh, not_supported, told
 from bpfvm.loader import load_path
@@ -135,7 +135,7 @@ class _Judging:
         """Fill in the row."""
         try:
             verdict = self.verify()
-        except MapError as err:
+        except (MapError, NotSupported) as err:
             return self.row.skip(f"not supported yet: {err}")
         self.row.note_verdict(verdict)
         missing = not_supported(verdict)
@@ -150,7 +150,10 @@ class _Judging:
             return self.row.fail(f"expected {expected}, got {told(verdict)}")
         complaint = "" if changed or self.has_changed(What.LOG) else self.check_log(verdict)
         if not complaint and verdict.ok and self.expected.success:
-            complaint = self.check_run(verdict)
+            try:
+                complaint = self.check_run(verdict)
+            except RunNotSupported as err:
+                return self.row.skip(f"not supported yet: {err}")
         if complaint:
             return self.row.fail(complaint)
         self.row.why = "; ".join(dict.fromkeys(self.notes))

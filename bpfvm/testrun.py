@@ -19,7 +19,8 @@ from types import TracebackType
 from typing import Self
 
 from bpfvm.context import PROG_TYPES, CtxKind, ProgType
-from bpfvm.errors import BpfError, RunRefused
+from bpfvm.errnos import ENOTSUPP
+from bpfvm.errors import BpfError, RunNotSupported, RunRefused
 from bpfvm.isa import lookup
 from bpfvm.memory import Region, RegionKind, RegionSpec
 from bpfvm.runtime import FRAME_SIZE, MAX_FRAMES, Machine, RunContext
@@ -221,6 +222,7 @@ def prepare(
 
     Raises:
         RunRefused: BPF_PROG_TEST_RUN refuses such input.
+        RunNotSupported: there are no test-runs of this type, or not yet.
     """
     name = xlated.program.prog_type
     if name == MEM:
@@ -229,11 +231,10 @@ def prepare(
         given = _plain(name, xlated, ctx, data)
     elif name == "xdp":
         given = _xdp(ctx, DEFAULT_PACKET if data is None else data)
-    elif name in ("socket_filter", "sched_cls", "sched_act"):
-        packet = DEFAULT_PACKET if data is None else data
-        given = _skb(ctx, packet, is_l2=name != "socket_filter")
+    elif name in _SKB_TYPES:
+        given = _skb(ctx, DEFAULT_PACKET if data is None else data, name)
     else:
-        raise BpfError(f"test run: not supported for program type {name}")
+        raise RunNotSupported(f"test run: not supported for program type {name}", ENOTSUPP)
     return PreparedRun(machine, xlated, given)
 
 
@@ -310,7 +311,7 @@ def _xdp(ctx: bytes | None, data: bytes) -> _Input:
     )
 
 
-# -- socket_filter and sched_cls (kernel: bpf_prog_test_run_skb) ----------------------------------
+# -- types with an skb (kernel: bpf_prog_test_run_skb) ----------------------------------
 
 #: Bytes of the IP header that a packet of this EtherType must have.
 _IP_HEADERS = {b"\x08\x00": 20, b"\x86\xdd": 40}
@@ -322,12 +323,20 @@ _SKB_IN = ((8, 12), (32, 44), (48, 68), (152, 168), (176, 180), (184, 192))
 _SKB_OUT = ((8, 12), (32, 44), (48, 68), (152, 168), (184, 192))
 
 
-def _skb(ctx: bytes | None, data: bytes, *, is_l2: bool) -> _Input:
-    """*is_l2*: the program sees the Ethernet header (kernel's word); else it is lost."""
+#: Those whose programs see the Ethernet header (kernel: is_l2), and those that reach the packet
+#: (is_direct_pkt_access).
+_L2_TYPES = frozenset({"sched_cls", "sched_act"})
+_DIRECT_TYPES = _L2_TYPES | {"cgroup_skb", "lwt_in", "lwt_out", "lwt_xmit"}
+_SKB_TYPES = _DIRECT_TYPES | {"socket_filter"}
+
+
+def _skb(ctx: bytes | None, data: bytes, prog_type: str) -> _Input:
+    is_direct = prog_type in _DIRECT_TYPES
+    unseen = 0 if prog_type in _L2_TYPES else _ETH_HLEN
     if not _ETH_HLEN <= len(data) <= _SKB_MAX:
         raise _refuse(f"packet of {len(data)} bytes, {_ETH_HLEN} to {_SKB_MAX}", EINVAL)
     user = _struct(ctx, PROG_TYPES["sched_cls"].ctx_size)
-    length = len(data) if is_l2 else len(data) - _ETH_HLEN
+    length = len(data) - unseen
     header = _IP_HEADERS.get(data[12:14], 0)
     if len(data) < _ETH_HLEN + header:
         raise _refuse(f"IP packet of {len(data)} bytes, at least {_ETH_HLEN + header}", EINVAL)
@@ -347,10 +356,11 @@ def _skb(ctx: bytes | None, data: bytes, *, is_l2: bool) -> _Input:
         out = bytearray(user)
         for start, end in _SKB_OUT:
             out[start:end] = ctx[start:end]
-        return Outcome(packet if is_l2 else bytes(_ETH_HLEN) + data[_ETH_HLEN:], bytes(out))
+        # What the program did not see comes back as zeros.
+        return Outcome(bytes(unseen) + (packet if is_direct else data[unseen:]), bytes(out))
 
-    if is_l2:
-        return _Input(bytes(skb), outcome, packet=data)
+    if is_direct:
+        return _Input(bytes(skb), outcome, packet=data[unseen:])
     return _Input(bytes(skb), outcome, frame=data)
 
 

@@ -60,7 +60,36 @@ WORDINGS: tuple[Wording, ...] = (
     # -- since 6.12 --
     # Marks of liveness are not printed any more.
     Wording("6.18", r"\b(R\d+|fp-\d+)_(?:rw|r|w)D?=", r"\1="),
+    # What is still held or switched off at the end.
+    *(
+        Wording(
+            "6.18",
+            old,
+            rf"{{{{BPF_EXIT instruction in main prog|bpf_throw|tail_call}}}} cannot be used inside "
+            rf"{region}-ed region",
+        )
+        for old, region in (
+            (r"(?:\d+ )?bpf_preempt_enable(?:\(s\) are| is) missing", "bpf_preempt_disable"),
+            (r"bpf_rcu_read_unlock is missing", "bpf_rcu_read_lock"),
+            (r"(?:bpf_spin_)?unlock is missing", "bpf_spin_lock"),
+        )
+    ),
+    # Helpers' accesses to the stack read like those of insns.
+    Wording(
+        "6.18",
+        r"invalid( variable-offset)? indirect access to stack",
+        r"invalid\1 {{read from|write to}} stack",
+    ),
+    Wording("6.18", r"invalid indirect (read from stack)", r"invalid \1"),
     # -- since 6.18 --
+    Wording("7.3", r"\b(iter_\w+\()ref_id=", r"\1id="),
+    Wording("7.3", r"\bref_obj_id=", "id="),
+    # A recursion is found before the walk.
+    Wording(
+        "7.3",
+        r"the call stack of \d+ frames is too deep !",
+        r"recursive call from {{\\S+}}() to {{\\S+}}()",
+    ),
     # Arguments are named by their register.
     Wording(
         "7.3",
@@ -81,7 +110,7 @@ WORDINGS: tuple[Wording, ...] = (
     ),
     Wording(
         "7.3",
-        r"release kernel function (\S+) expects refcounted PTR_TO_BTF_ID",
+        r"release kernel function (\S+) expects(?: refcounted PTR_TO_BTF_ID)?",
         r"release kfunc \1 expects referenced PTR_TO_BTF_ID passed to R{{\\d}}",
     ),
     Wording("7.3", r"(R\d+) is not a known constant'?", r"\1 is not a const"),
@@ -90,6 +119,11 @@ WORDINGS: tuple[Wording, ...] = (
         r"(\w+ pointer in )R1( map_uid=\d+ doesn't match map pointer in )R2( map_uid=\d+)",
         r"\1R{{\\d}}\2R{{\\d}}\3",
     ),
+    # Dynptrs.
+    Wording(
+        "7.3", r"arg (\d+) is an unacquired reference", r"Expected an initialized dynptr as R\1"
+    ),
+    Wording("7.3", r"potential write to dynptr at off=-?\d+", "cannot overwrite referenced dynptr"),
     # A fixed offset is part of the range.
     Wording(
         "7.3",
@@ -155,8 +189,8 @@ WORDINGS: tuple[Wording, ...] = (
     ),
     Wording(
         "7.3",
-        r"(Global function \S+) doesn't return scalar\.",
-        r"\1 return value not void or scalar.",
+        r"(\w+\(\)) doesn't return scalar\b",
+        r"\1 return value not void or scalar",
     ),
     Wording(
         "7.3",
@@ -168,6 +202,7 @@ WORDINGS: tuple[Wording, ...] = (
 )
 
 _UNREAD = "a register that is not read any more follows no branch of the scalar it is linked to"
+_CONST_KEY = "a lookup with a constant key inside an array gives no NULL"
 _FILLED = "user space fills the map before the run"
 
 CHANGES: tuple[Change, ...] = (
@@ -184,6 +219,31 @@ CHANGES: tuple[Change, ...] = (
             *("linked_regs_bpf_k", "linked_regs_bpf_x_src", "linked_regs_bpf_x_dst"),
             *("linked_regs_broken_link", "precision_many_frames", "precision_two_ids"),
             "linked_regs_too_many_regs",
+        )
+    ),
+    *(
+        Change("6.18", What.VERDICT, stem, program, why)
+        for stem, program, why in (
+            ("iters", "iter_err_too_permissive2", _CONST_KEY),
+            ("iters", "iter_err_too_permissive3", _CONST_KEY),
+            (
+                "preempt_lock",
+                "preempt_global_subprog_test",
+                "global functions that can't sleep may be called with preemption off",
+            ),
+            ("verifier_mtu", "tc_uninit_mtu", "what a helper only writes may be uninitialised"),
+        )
+    ),
+    *(
+        Change("7.3", What.VERDICT, stem, program, why)
+        for stem, program, why in (
+            ("test_global_func3", "global_func3", "there are 16 frames, not 8"),
+            ("test_global_func7", "global_func7", "global functions may return nothing"),
+            (
+                "verifier_value_illegal_alu",
+                "flow_keys_illegal_variable_offset_alu",
+                "what a known number divided by another gives is known",
+            ),
         )
     ),
     Change(

@@ -208,6 +208,32 @@ def test_a_socket_filters_packet_comes_back_without_its_header() -> None:
     assert out.ctx == skb(ifindex=1, wire_len=50)
 
 
+@pytest.mark.parametrize("prog_type", ["cgroup_skb", "lwt_in", "lwt_out", "lwt_xmit"])
+def test_packets_behind_the_ethernet_header(prog_type: str) -> None:
+    with start(prog_type, data=ETH) as run:
+        assert run.r1
+        out = run.finish()
+    assert out.data == bytes(14) + ETH[14:]
+    assert out.ctx == skb(ifindex=1, wire_len=50)
+
+
+def test_what_an_lwt_program_writes_comes_back() -> None:
+    text = """.prog main type=lwt_xmit
+r2 = *(u32 *)(r1 + 76)
+r3 = *(u32 *)(r1 + 80)
+r4 = r2
+r4 += 50
+r0 = 0
+if r4 > r3 goto +2
+*(u8 *)(r2 + 49) = 7
+r0 = *(u8 *)(r2 + 0)
+exit"""
+    (prog,) = bpfvm.assemble(text).programs.values()
+    for engine in ("interp", "jit"):
+        result = prog.run(engine=engine, data=ETH)
+        assert (result.r0, result.data) == (ETH[14], bytes(14) + ETH[14:-1] + b"\7")
+
+
 @pytest.mark.parametrize(
     ("ctx", "errno"),
     [

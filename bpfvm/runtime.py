@@ -152,6 +152,8 @@ class RunContext:
     irq_depth: int = 0
     #: Addresses of the locks that the run holds, in the order it took them.
     held: list[int] = field(default_factory=list)
+    #: Bits that the iterator at an address goes over.
+    iter_bits: dict[int, int] = field(default_factory=dict)
     #: The packet from its Ethernet header on, and where the program's view of it begins.
     skb: tuple[memoryview, int] | None = None
     #: Set by the engine: runs the subprog that starts at a slot as the callee of the helper in

@@ -122,4 +122,4 @@ def release_dynptr(env: Env, dynptr: Dynptr) -> None:
                 continue
             if part.ref == dynptr.ref:
                 forget(env, frame, spi)
-                forget_slices(env.cur, part.id)
+                forget_slices(env, part.id)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from verifier.env import Env
 from verifier.reasons import Reason, Reject
 from verifier.state import (
-    UNKNOWN_REG,
     Base,
     FuncState,
     RegState,
@@ -29,7 +28,7 @@ def destroy(env: Env, owner: FuncState, spi: int) -> None:
     if found.ref and not (env.rules.ids_are_references and _has_clone(env.cur, found)):
         raise Reject(Reason.DYNPTR_OVERWRITTEN)
     forget(env, owner, first)
-    forget_slices(env.cur, found.id)
+    forget_slices(env, found.id)
 
 
 def _has_clone(state: VerifierState, found: SlotObject) -> bool:
@@ -50,10 +49,10 @@ def forget(env: Env, owner: FuncState, first: int) -> None:
     env.stack_live.write(owner.frameno, 0b11 << (first - 1))
 
 
-def forget_slices(state: VerifierState, dynptr: int) -> None:
-    """Make numbers of the pointers into what dynptr number *dynptr* points to."""
+def forget_slices(env: Env, dynptr: int) -> None:
+    """End the pointers into what dynptr number *dynptr* points to."""
 
     def change(reg: RegState) -> RegState | None:
-        return UNKNOWN_REG if reg.type.base is Base.MEM and reg.info == dynptr else None
+        return env.ended_reg if reg.type.base is Base.MEM and reg.info == dynptr else None
 
-    replace_regs(state, change)
+    replace_regs(env.cur, change)

@@ -25,7 +25,16 @@ from verifier.liveness import StackLiveness
 from verifier.log import Log, RegPrinter, Snapshot
 from verifier.prototype import GlobalArg
 from verifier.reasons import Reason, Reject
-from verifier.state import FP_REG, FuncState, LinkedReg, RegType, StackAccess, VerifierState
+from verifier.state import (
+    FP_REG,
+    NOT_INIT_REG,
+    UNKNOWN_REG,
+    FuncState,
+    LinkedReg,
+    RegType,
+    StackAccess,
+    VerifierState,
+)
 
 __all__ = ["PATH_END", "Env", "Pending", "Step"]
 
@@ -87,6 +96,8 @@ class Env:
         )
         self.mem_size = mem_size
         self.privs = privileges
+        #: What becomes of a pointer that ends (kernel: mark_reg_invalid).
+        self.ended_reg = UNKNOWN_REG if privileges.allow_ptr_leaks else NOT_INIT_REG
         self.printer = RegPrinter(
             facts,
             offsets_apart=not rules.pointer_off_in_range,

@@ -10,7 +10,6 @@ from verifier.env import Env
 from verifier.reasons import Reason, Reject
 from verifier.state import (
     LOCKS,
-    UNKNOWN_REG,
     Mod,
     Ref,
     RefKind,
@@ -52,13 +51,13 @@ def drop(state: VerifierState, id_: int) -> bool:
 
 
 def release(env: Env, id_: int) -> bool:
-    """End the pointer reference *id_*: what holds it is an unknown number from now on (kernel:
+    """End the pointer reference *id_*: what holds it is no pointer from now on (kernel:
     release_reference). Say whether there was one."""
     if not drop(env.cur, id_):
         return False
 
     def change(reg: RegState) -> RegState | None:
-        return UNKNOWN_REG if reg.ref == id_ else None
+        return env.ended_reg if reg.ref == id_ else None
 
     replace_regs(env.cur, change)
     return True

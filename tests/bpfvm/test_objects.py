@@ -146,3 +146,51 @@ call bpf_arena_alloc_pages
         (Variant.NON_SLEEPABLE, False, context),
     ]
     assert prog.run(engine=engine).r0 == 3
+
+
+BITS = """
+.prog bits type=socket_filter license=GPL
+r6 = 0
+*(u64 *)(r10 - 8) = {high}
+*(u64 *)(r10 - 16) = {low}
+r1 = r10
+r1 += -40
+r2 = r10
+r2 += {at}
+r3 = {count}
+call bpf_iter_bits_new
+r7 = r0
+loop:
+r1 = r10
+r1 += -40
+call bpf_iter_bits_next
+if r0 == 0 goto done
+r1 = *(s32 *)(r0 + 0)
+r6 <<= 8
+r6 |= r1
+goto loop
+done:
+r1 = r10
+r1 += -40
+call bpf_iter_bits_destroy
+r0 = r6
+if r7 == 0 goto +1
+r0 = r7
+exit
+"""
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "at", "count", "expected"),
+    [
+        (0b1001, 0, -16, 1, 0x0003),
+        (-(1 << 31), 0, -16, 1, sum((31 + i) << 8 * (32 - i) for i in range(33)) % 2**64),
+        (1, 2, -16, 2, 0x0041),
+        (0, 0, -16, 2, 0),
+        (1, 1, -8, 2, 2**32 - 14),  # -EFAULT: the second word lies above the stack
+        (1, 1, -16, 0, 2**32 - 22),  # -EINVAL
+        (1, 1, -16, 512, 2**32 - 7),  # -E2BIG
+    ],
+)
+def test_bits(engine: str, low: int, high: int, at: int, count: int, expected: int) -> None:
+    assert run(BITS.format(low=low, high=high, at=at, count=count), engine) == expected

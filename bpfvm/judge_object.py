@@ -152,7 +152,7 @@ class _Judging:
         if not complaint and verdict.ok and self.expected.success:
             try:
                 complaint = self.check_run(verdict)
-            except RunNotSupported as err:
+            except (NotSupported, RunNotSupported) as err:
                 return self.row.skip(f"not supported yet: {err}")
         if complaint:
             return self.row.fail(complaint)
@@ -202,6 +202,9 @@ class _Judging:
         if not self.options.run:
             self.notes.append("not run")
             return ""
+        empty = [m.defn.name for m in fresh(self.file).machine.maps if m.defn.slots and not len(m)]
+        if empty:
+            raise NotSupported(f"elements that a map has from the start: {', '.join(empty)}")
         for engine in self.options.engines:
             complaint = self.run_in(engine, verdict)
             if complaint:

@@ -84,6 +84,7 @@ WORDINGS: tuple[Wording, ...] = (
     # -- since 6.18 --
     Wording("7.3", r"\b(iter_\w+\()ref_id=", r"\1id="),
     Wording("7.3", r"\bref_obj_id=", "id="),
+    Wording("7.3", r"Unreleased reference id=\d+", r"Unreleased reference id={{\\d+}}"),
     # A recursion is found before the walk.
     Wording(
         "7.3",

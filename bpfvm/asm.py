@@ -13,7 +13,7 @@ Directives:
     .map NAME type=arena|array|hash|N [key=N] [value=N] [entries=N] [flags=mmapable,...|N]
               [extra=N] [image=HEX] [frozen] [fields=bpf_spin_lock@N,...]
     .prog NAME [type=xdp] [sleepable[=0|1]] [license=GPL] [attach=N] [flags=N]
-    .func NAME [global] [args="WORD,..."] [ret=WORD]
+    .func NAME [global] [args="WORD,..."] [ret=WORD] [exception=NAME]
     .kfunc NAME [weak]
     .slot HEX
 
@@ -301,6 +301,10 @@ class _Assembler:
         self.current.labels[name] = len(self.current.slots)
         start = len(self.current.slots)
         self.current.funcs[start] = Subprog(start, start, name, linkage, *self.signature(words))
+        callback = words.text("exception")
+        if callback is not None:
+            func = self.current.funcs[start]
+            self.current.funcs[start] = replace(func, exception_callbacks=frozenset({callback}))
 
     def signature(self, words: _Words) -> tuple[tuple[Param, ...] | None, Param | None]:
         """Read what a `.func` tells of parameters and result; (None, None): nothing."""

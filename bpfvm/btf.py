@@ -327,6 +327,10 @@ class Btf:
                     tags.setdefault(target.name, []).append(t.name)
         return {name: tuple(found) for name, found in tags.items()}
 
+    def tags_of_func(self, func: BtfType) -> frozenset[str]:
+        """Return the decl tags on a FUNC itself."""
+        return self._decl_tags.get((func.id, -1), frozenset())
+
     def func_linkage(self, func: BtfType) -> Linkage:
         """Return the linkage of a FUNC."""
         return Linkage.GLOBAL if func.vlen == VarInfo.GLOBAL else Linkage.STATIC

@@ -430,8 +430,15 @@ _TRACE_TYPES = (
 )
 
 
-def _needs_btf(name: str, number: int, sections: tuple[Section, ...]) -> ProgType:
-    return ProgType(name, number, sections, Sleepable.MAY, missing=_KERNEL_BTF)
+def _needs_btf(
+    name: str,
+    number: int,
+    sections: tuple[Section, ...],
+    ret_ranges: Mapping[int, Range] | None = None,
+) -> ProgType:
+    return ProgType(
+        name, number, sections, Sleepable.MAY, missing=_KERNEL_BTF, ret_ranges=ret_ranges or {}
+    )
 
 
 def _both(stem: str, attach: int) -> tuple[Section, Section]:
@@ -449,6 +456,7 @@ _BTF_TYPES = (
             *_both("fmod_ret", 26),
             *_both("iter", 28),
         ),
+        ret_ranges={24: (0, 0), 25: (0, 0), 28: _PASS_DROP},
     ),
     _needs_btf("struct_ops", 27, _both("struct_ops", 44)),
     _needs_btf("ext", 28, (Section("freplace+"),)),

@@ -278,10 +278,11 @@ def _program_lines(program: Program, helpers: Mapping[str, int]) -> Iterator[str
 
 
 def _signature(subprog: Subprog) -> str:
+    callbacks = "".join(f" exception={name}" for name in sorted(subprog.exception_callbacks))
     if subprog.params is None:
-        return ""
+        return callbacks
     args, ret = words_of(subprog.params, subprog.ret)
-    return f' args="{args}" ret={ret}'
+    return f' args="{args}" ret={ret}{callbacks}'
 
 
 def _map_line(defn: MapDef) -> str:

@@ -30,6 +30,8 @@ _TEXT = ".text"
 _MAX_TOTAL = 4 * MAX_INSNS
 #: kernel: MAX_BPF_FUNC_ARGS.
 _MAX_PARAMS = 12
+#: Decl tag of a program's function that names its exception callback.
+_EXCEPTION_TAG = "exception_callback:"
 #: kernel: enum bpf_core_relo_kind, BPF_CORE_TYPE_MATCHES.
 _LAST_CORE_KIND = 12
 _BPF_F_XDP_HAS_FRAGS = 1 << 5
@@ -236,8 +238,24 @@ class _Linker:
     def _place_all(self) -> None:
         """Place the main function, and each subprog where it is first referred to, then what that
         refers to (libbpf's order, so that insn indices agree with the kernel's log)."""
-        self._place(self.main)
-        stack = [self._rewrite(self.main)]
+        self._place_from(self.main)
+        for callback in self._exception_callbacks():
+            if callback not in self.placed:
+                self._place_from(callback)
+
+    def _exception_callbacks(self) -> Iterator[_Func]:
+        """Yield the functions that the main function's decl tags name."""
+        ext, btf = self.tables.ext, self.tables.btf
+        if ext is None or btf is None:
+            return
+        for info in _within(ext.funcs, self.main):
+            if info.insn_off == self.main.start:
+                names = _exception_callbacks(btf, info)
+                yield from (f for f in self.tables.subprogs.values() if f.name in names)
+
+    def _place_from(self, func: _Func) -> None:
+        self._place(func)
+        stack = [self._rewrite(func)]
         while stack:
             target = next(stack[-1], None)
             if target is None:
@@ -389,13 +407,15 @@ class _Linker:
     def _subprog(self, func: _Func, start: int) -> Subprog:
         end = start + (func.end - func.start) // SLOT
         linkage, params, ret = Linkage.STATIC, None, None
+        callbacks: frozenset[str] = frozenset()
         ext, btf = self.tables.ext, self.tables.btf
         if ext is not None and btf is not None:
             for info in _within(ext.funcs, func):
                 if info.insn_off == func.start:
                     linkage, params, ret = _signature(btf, info, func)
+                    callbacks = _exception_callbacks(btf, info)
                     break
-        return Subprog(start, end, func.name, linkage, params, ret)
+        return Subprog(start, end, func.name, linkage, params, ret, callbacks)
 
     def _line_info(self) -> Iterator[LineInfo]:
         ext, btf = self.tables.ext, self.tables.btf
@@ -426,6 +446,13 @@ def _signature(
     if len(btf.type(found.ref).extra) > _MAX_PARAMS:
         raise LoadError(f"function '{func.name}': more than {_MAX_PARAMS} parameters")
     return linkage, *btf.signature(found)
+
+
+def _exception_callbacks(btf: Btf, info: FuncInfo) -> frozenset[str]:
+    tags = btf.tags_of_func(btf.func(info.type_id))
+    return frozenset(
+        tag.removeprefix(_EXCEPTION_TAG) for tag in tags if tag.startswith(_EXCEPTION_TAG)
+    )
 
 
 def _within(table: Mapping[str, Sequence[_Info]], func: _Func) -> Iterator[_Info]:

@@ -17,6 +17,7 @@ __all__ = [
     "RunFault",
     "RunNotSupported",
     "RunRefused",
+    "Thrown",
     "bug_report",
 ]
 
@@ -75,6 +76,14 @@ class RunFault(BpfError):
     def __init__(self, pc: int, reason: str) -> None:
         self.pc, self.reason = pc, reason
         super().__init__(f"pc {pc}: {reason}")
+
+
+class Thrown(Exception):
+    """A program threw an exception; engines alone see it."""
+
+    def __init__(self, cookie: int) -> None:
+        self.cookie = cookie
+        super().__init__(f"thrown: {cookie:#x}")
 
 
 class InternalError(Exception):

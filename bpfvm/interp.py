@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from bpfvm import flow, isa
 from bpfvm.bits import U64_MAX, u32, u64
-from bpfvm.errors import InternalError, RunFault
+from bpfvm.errors import InternalError, RunFault, Thrown
 from bpfvm.isa import CallKind, InsnDef, Kind
 from bpfvm.link import call_site, imm64, refused_access
 from bpfvm.memory import Region, view_of
@@ -246,12 +246,23 @@ class _Program:
         """Run to the end and return r0."""
         r = [0, u64(r1), u64(r2), 0, 0, 0, 0, 0, 0, 0, run.stack_top]
         try:
-            self.loop(r, State(self, run), 0)
+            return self._run(run, r)
         except RunFault as fault:
             if self.xlated.verified:
                 raise InternalError(f"verified program: pc {fault.pc}: {fault.reason}") from fault
             raise
-        return r[0]
+
+    def _run(self, run: RunContext, r: list[int]) -> int:
+        try:
+            self.loop(r, State(self, run), 0)
+            return r[0]
+        except Thrown as thrown:
+            callback = self.xlated.program.exception_callback
+            if callback is None:
+                return u64(thrown.cookie)
+            r = [0, u64(thrown.cookie), *[0] * 8, run.stack_top]
+            self.loop(r, State(self, run), callback.start)
+            return r[0]
 
     def loop(self, r: list[int], state: State, pc: int) -> None:
         """Run from slot *pc* until the frame that is open is left."""

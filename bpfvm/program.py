@@ -68,6 +68,8 @@ class Subprog:
     linkage: Linkage = Linkage.STATIC
     params: tuple[Param, ...] | None = None  # None: no BTF
     ret: Param | None = None  # None: void, or no BTF
+    #: Names in its decl tags `exception_callback:...`.
+    exception_callbacks: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,13 @@ class Program:
     line_info: tuple[LineInfo, ...] = ()
     expected_attach_type: int = 0
     flags: int = 0
+
+    @property
+    def exception_callback(self) -> Subprog | None:
+        """The subprog that ends the program when it throws, or None: the thrown value is the
+        result."""
+        names = self.subprogs[0].exception_callbacks if self.subprogs else frozenset()
+        return next((s for s in self.subprogs if s.start and s.name in names), None)
 
     @property
     def is_gpl(self) -> bool:

@@ -188,6 +188,7 @@ class FuncProto:
         changes_packet: packet pointers mean nothing after a call (kernel:
             bpf_helper_changes_pkt_data).
         tail_call: runs another program in place of the frame that calls it.
+        throws: ends the program, all its frames at once.
         callback: what the FUNC argument is called with, or None.
         extra_args: how many registers after *args* are passed on as they are, unchecked
             (the values of bpf_trace_printk's format).
@@ -220,6 +221,7 @@ class FuncProto:
     tail_call: bool = False
     dynptr: DynptrType | None = None
     dynptr_may_move_packet: bool = False
+    throws: bool = False
 
     @property
     def arg_count(self) -> int:
@@ -298,6 +300,7 @@ def kfunc(
     effect: Effect | None = None,
     iterates: tuple[IterType, IterStep] | None = None,
     dynptr: DynptrType | None = None,
+    throws: bool = False,
 ) -> Callable[[_F], _F]:
     """Declare the decorated function as a kfunc; *non_sleepable* is its other variant, if any."""
 
@@ -322,6 +325,7 @@ def kfunc(
                 effect=effect,
                 iterates=iterates,
                 dynptr=dynptr,
+                throws=throws,
             ),
         )
         return fn

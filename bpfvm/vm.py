@@ -21,6 +21,7 @@ from arena.arena import ArenaMap
 from bpfvm import (
     callbacks,
     dynptrs,
+    exceptions,
     helpers,
     iters,
     kfuncs,
@@ -73,7 +74,7 @@ ENGINES = ("interp", "jit")
 SANDBOX_BUDGET = 10_000_000
 
 REGISTRY = Registry(
-    [helpers, callbacks, kfuncs, regions, iters, ringbuf, locks, dynptrs, arena_kfuncs]
+    [helpers, callbacks, exceptions, kfuncs, regions, iters, ringbuf, locks, dynptrs, arena_kfuncs]
 )
 MAP_TYPES = MapTypes(
     {

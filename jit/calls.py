@@ -159,6 +159,13 @@ class Active:
         self.words[Word.DISPATCH] = self._servers[self._depth][2]
         self._depth += 1
 
+    def restart(self) -> None:
+        """Forget how the run ended, so that code may run in its place."""
+        self.error = None
+        self.words[_STOP] = self.words[_FRAME] = 0
+        self._depth = 0
+        self.open()
+
     def call_back(self, slot: int, args: Sequence[int]) -> int:
         """Run the subprog that starts at *slot* for the call out in progress; return its r0."""
         words, entry = self.words, self._entries.get(slot)

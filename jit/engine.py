@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from bpfvm import isa
 from bpfvm.bits import u64
-from bpfvm.errors import InternalError, RunFault
+from bpfvm.errors import InternalError, RunFault, Thrown
 from bpfvm.flow import check_structure, jump_target
 from bpfvm.insn import Insn
 from bpfvm.isa import Kind
@@ -60,12 +60,22 @@ class _Program:
         try:
             active.open()
             r0 = int(self._main(active.address, u64(r1), u64(r2)))
+            if isinstance(active.error, Thrown):
+                r0 = self._thrown(active, active.error.cookie)
         finally:
             active.close()
             active.finish()
         if active.error or active.words[Word.STOP]:
             self._ended_early(active)
         return r0
+
+    def _thrown(self, active: Active, cookie: int) -> int:
+        """Run the exception callback in place of all frames; return what it does."""
+        active.restart()
+        callback = self.xlated.program.exception_callback
+        if callback is None:
+            return u64(cookie)
+        return int(self._entries[callback.start](active.address, 0, u64(cookie), 0, 0, 0, 0))
 
     def _ended_early(self, active: Active) -> None:
         error = active.error or self._trapped(active)

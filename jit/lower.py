@@ -105,6 +105,11 @@ def lower(xlated: Xlated, *, arena: bool, guard: Guard | None = None) -> Lowered
         texts.append(sandbox_functions(arena=arena))
     waiting, known, total = [0], {0}, 0
     callbacks: set[int] = set()
+    handler = xlated.program.exception_callback
+    if handler is not None:
+        callbacks.add(handler.start)
+        known.add(handler.start)
+        waiting.append(handler.start)
     while waiting:
         entry = waiting.pop()
         function = _Function(xlated, tables, blocks, entry, arena, guard or PresenceCheck())

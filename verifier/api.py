@@ -19,6 +19,7 @@ from verifier.cfg import check_program
 from verifier.collector import rare_collections
 from verifier.depth import check_stack_depth
 from verifier.env import Env
+from verifier.exceptions import find_callback
 from verifier.explore import Walk
 from verifier.log import STATS, live_table
 from verifier.reasons import Reason, Reject
@@ -67,6 +68,7 @@ def verify(
     walk: Walk | None = None
     try:
         with rare_collections():
+            find_callback(program)
             env.start(
                 check_program(program, facts, registry, map_types, prog_type, rules, privileges)
             )

@@ -99,6 +99,7 @@ def _push(
     number = function_of(frame, proto)
     frameno = len(env.cur.frames)
     target = env.cfg.starts[number]
+    env.called_back.add(number)
     state = env.push(target)
     if frameno >= env.rules.call_frames:
         raise Reject(Reason.CALL_FRAMES, frames=frameno + 1)

@@ -51,6 +51,7 @@ class Cfg:
         scc: per slot the number of its loop (strongly connected component), 0 outside loops.
         live: per slot the bits of registers that may be read from there on; -1 where no insn is.
         effects: per subprog, what calling it may do.
+        exception_callback: first slot of the subprog that is run when the program throws.
         callbacks: slots of calls that call a subprog back while they run.
     """
 
@@ -65,6 +66,7 @@ class Cfg:
     live: list[int] = field(default_factory=list)
     effects: tuple[Effects, ...] = ()
     callbacks: set[int] = field(default_factory=set)
+    exception_callback: int | None = None
 
     def subprog_at(self, start: int) -> int:
         """Return the number of the subprog that starts at slot *start*."""
@@ -88,11 +90,15 @@ def check_program(
     insns = program.insns
     if rules.ldimm64_last_first and insns[-1].opcode == _LDIMM64:
         raise Reject(Reason.LDIMM64_INVALID)
+    handler = program.exception_callback
     starts = _find_subprogs(program, registry, privs)
+    if handler is not None and handler.start not in starts:
+        starts = sorted([*starts, handler.start])
     _check_layout(insns, starts)
     check_abnormal_returns(program, registry, starts)
     rows: list[isa.InsnDef | None] = [None] * len(insns)
     cfg = Cfg(starts, rows)
+    cfg.exception_callback = None if handler is None else handler.start
     cfg.arena = _check_insns(program, facts, map_types, rules, privs, rows)
     cfg.callbacks = _callback_calls(program, registry, rows)
     check_back_edges(privs, insns, successors)
@@ -360,6 +366,8 @@ def _check_reachable(insns: Sequence[Insn], cfg: Cfg) -> None:
     """Find every slot that some path reaches, callees included; set the marks."""
     seen = bytearray(len(insns))
     todo = [0]
+    if cfg.exception_callback is not None:
+        todo.append(cfg.exception_callback)
     while todo:
         idx = todo.pop()
         if idx >= len(insns) or seen[idx]:

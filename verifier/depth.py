@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
+from bpfvm.insn import Insn
+from bpfvm.isa import CallKind
 from verifier.abnormal import has_tail_call
 from verifier.cfg import refs_of
 from verifier.env import Env
@@ -17,56 +20,101 @@ MIN_PRIVATE = 64
 #: What a subprog that makes tail calls may find used already.
 MAX_BEFORE_TAIL_CALL = 256
 _ROUND = 16
+_CALL = 0x85
 #: Types of programs whose larger frames lie on a stack of their own (kernel:
 #: bpf_enable_priv_stack).
 _PRIVATE = frozenset({"kprobe", "tracepoint", "perf_event", "raw_tp"})
 
 
 def check_stack_depth(env: Env) -> None:
-    """Refuse call chains whose frames together need too much stack, or are too many.
+    """Refuse call chains whose frames together need too much stack, or are too many; and throws
+    in callbacks, which only here is known of all paths.
 
     Raises:
-        Reject: naming the chain's length.
+        Reject: naming the chain's length, or the insn.
     """
-    _Depth(env).enter(0, 1, 0)
+    depth = _Depth(env)
+    if env.cfg.exception_callback is not None:
+        depth.check(env.cfg.subprog_at(env.cfg.exception_callback))
+    depth.check(0)
+
+
+class _Entry(NamedTuple):
+    """A subprog as frame number *frames*, with *before* bytes used by its callers, one of which
+    is called back where *called_back*."""
+
+    number: int
+    frames: int
+    before: int
+    called_back: bool
 
 
 class _Depth:
     """The subprogs of one program, and how deep each was entered."""
 
     def __init__(self, env: Env) -> None:
-        starts = env.cfg.starts
-        ends = [*starts[1:], len(env.insns)]
+        self._env = env
+        self._starts = env.cfg.starts
+        self._ends = [*self._starts[1:], len(env.insns)]
         self._sizes = [-(-depth // _ROUND) * _ROUND for depth in env.stack_depth]
-        self._callees: list[list[int]] = []
-        self._tail_calls: list[bool] = []
-        for start, end in zip(starts, ends, strict=True):
-            targets = dict.fromkeys(target for _, target in refs_of(env.insns, start, end))
-            self._callees.append([starts.index(target) for target in targets])
-            self._tail_calls.append(has_tail_call(env.registry, env.insns[start:end]))
-        self._private = env.program.prog_type in _PRIVATE and not any(self._tail_calls)
-        self._limit = env.rules.call_frames
-        self._deepest: dict[tuple[int, int], int] = {}
+        self._tail_calls = [
+            has_tail_call(env.registry, env.insns[start:end])
+            for start, end in zip(self._starts, self._ends, strict=True)
+        ]
+        handler = env.cfg.exception_callback
+        self._handler = None if handler is None else env.cfg.subprog_at(handler)
+        self._private = False
+        self._deepest: dict[tuple[int, int, bool], int] = {}
 
-    def enter(self, subprog: int, frames: int, before: int) -> None:
-        """Check *subprog* as frame number *frames*, with *before* bytes used by its callers."""
-        todo: list[Iterator[tuple[int, int, int]]] = [iter([(subprog, frames, before)])]
+    def check(self, root: int) -> None:
+        """Check all chains that begin with subprog *root*, in the order of insns."""
+        # What runs apart from the main program uses the kernel's stack.
+        kind = self._env.program.prog_type
+        self._private = not root and kind in _PRIVATE and not any(self._tail_calls)
+        self._deepest.clear()
+        todo: list[Iterator[_Entry]] = [iter([_Entry(root, 1, 0, False)])]
         while todo:
-            call = next(todo[-1], None)
-            if call is None:
+            entry = next(todo[-1], None)
+            if entry is None:
                 todo.pop()
                 continue
-            number, frames, before = call
-            if frames > self._limit:
-                raise Reject(Reason.FRAMES_STATIC, frames=frames - 1)
-            total = self._total(number, frames, before)
-            if self._deepest.get((number, frames), -1) < total:
-                self._deepest[number, frames] = total
-                callees = self._callees[number]
-                todo.append(iter([(callee, frames + 1, total) for callee in callees]))
+            if entry.frames > self._env.rules.call_frames:
+                raise Reject(Reason.FRAMES_STATIC, frames=entry.frames - 1)
+            total = self._total(entry)
+            is_apart = entry.number == self._handler
+            called_back = entry.called_back or is_apart or entry.number in self._env.called_back
+            key = (entry.number, entry.frames, called_back)
+            if self._deepest.get(key, -1) < total:
+                self._deepest[key] = total
+                todo.append(self._enter(entry, total, called_back))
 
-    def _total(self, number: int, frames: int, before: int) -> int:
-        """Return the bytes that the chain uses with subprog *number* at its end."""
+    def _enter(self, entry: _Entry, total: int, called_back: bool) -> Iterator[_Entry]:
+        """Yield what subprog *entry* calls, or takes the address of."""
+        insns, number = self._env.insns, entry.number
+        start, end = self._starts[number], self._ends[number]
+        targets = dict(refs_of(insns, start, end))
+        for idx in range(start, end):
+            if called_back and self._throws(insns[idx]):
+                raise Reject(Reason.THROW_IN_CALLBACK, insn=idx, number=number)
+            if idx not in targets:
+                continue
+            callee = self._starts.index(targets[idx])
+            if callee == self._handler:
+                if insns[idx].opcode == _CALL:
+                    raise Reject(Reason.EXCEPTION_CALLED, insn=idx)
+                continue
+            yield _Entry(callee, entry.frames + 1, total, called_back)
+
+    def _throws(self, insn: Insn) -> bool:
+        if insn.opcode != _CALL or insn.src != CallKind.KFUNC.value:
+            return False
+        names = self._env.program.kfuncs
+        proto = self._env.registry.kfuncs.get(names[insn.imm]) if insn.imm < len(names) else None
+        return proto is not None and proto.throws
+
+    def _total(self, entry: _Entry) -> int:
+        """Return the bytes that the chain uses with *entry* at its end."""
+        number, before = entry.number, entry.before
         if number and self._tail_calls[number] and before >= MAX_BEFORE_TAIL_CALL:
             raise Reject(Reason.TAIL_CALL_STACK, size=before)
         size = self._sizes[number]
@@ -75,5 +123,5 @@ class _Depth:
                 raise Reject(Reason.STACK_SUBPROG, number=number, size=size)
             return before
         if before + size > MAX_STACK:
-            raise Reject(Reason.STACK_DEPTH, calls=frames, size=before + size)
+            raise Reject(Reason.STACK_DEPTH, calls=entry.frames, size=before + size)
         return before + size

@@ -24,10 +24,12 @@ class Effects:
     Attributes:
         might_sleep: it holds a helper or kfunc that sleeps.
         changes_packet: it holds one after which packet pointers mean nothing.
+        throws: it may end the program.
     """
 
     might_sleep: bool = False
     changes_packet: bool = False
+    throws: bool = False
 
 
 def needs_sleep(proto: FuncProto, rules: KernelRules) -> bool:
@@ -52,6 +54,7 @@ def effects_of(
             Effects(
                 any(p is not None and needs_sleep(p, rules) for p in protos),
                 any(p is not None and p.changes_packet for p in protos),
+                any(p is not None and p.throws for p in protos),
             )
         )
         callees.append(
@@ -69,7 +72,11 @@ def effects_of(
 
 
 def _merged(parts: Sequence[Effects]) -> Effects:
-    return Effects(any(p.might_sleep for p in parts), any(p.changes_packet for p in parts))
+    return Effects(
+        any(p.might_sleep for p in parts),
+        any(p.changes_packet for p in parts),
+        any(p.throws for p in parts),
+    )
 
 
 def _is_local(insn: Insn) -> bool:

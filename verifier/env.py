@@ -110,6 +110,8 @@ class Env:
         self.signatures: dict[int, tuple[GlobalArg, ...]] = {}
         #: Global subprogs that were called, by number: from contexts that can sleep, or can't.
         self.global_calls: dict[int, set[bool]] = {}
+        #: Numbers of subprogs that are called back.
+        self.called_back: set[int] = set()
         #: Per bpf_loop call the one subprog it calls back, None where a plain loop can't stand
         #: for it.
         self.inline_loops: dict[int, int | None] = {}

@@ -15,7 +15,7 @@ from verifier.state import FuncState, RegState, RegType, Role
 from verifier.transfer import readable
 from verifier.widen import find_previous, widen
 
-__all__ = ["check_range", "compile_exit", "leave_early"]
+__all__ = ["check_range", "check_thrown", "compile_exit", "leave_early"]
 
 
 def compile_exit(_env: Env, _idx: int) -> Step:
@@ -30,6 +30,19 @@ def compile_exit(_env: Env, _idx: int) -> Step:
         return PATH_END
 
     return step
+
+
+def check_thrown(env: Env) -> None:
+    """Check r1, which becomes the program's result (kernel: check_return_code)."""
+    frame = env.cur.frames[-1]
+    reg = readable(frame, 1)
+    if env.cur.frames[0].subprog:
+        if reg.type is not RegType.SCALAR:
+            raise Reject(Reason.SUBPROG_RESULT, reg=1, type=reg.type.label)
+        return
+    allowed = env.prog_type.returns(env.program.expected_attach_type)
+    if allowed is not None:
+        check_range(env, frame, 1, allowed, "At program exit")
 
 
 def _check_result(env: Env, frame: FuncState) -> None:

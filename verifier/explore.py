@@ -18,9 +18,10 @@ from verifier.calls import compile_call
 from verifier.cfg import jump_to
 from verifier.env import PATH_END, Env, Step
 from verifier.equal import Mode, covers, looks_same
+from verifier.exceptions import check_callback
 from verifier.exits import compile_exit
 from verifier.fields import check_fields
-from verifier.globals import entry_regs
+from verifier.globals import entry_regs, signature
 from verifier.iterators import active_depths_differ, is_active
 from verifier.ldabs import compile_ld_abs
 from verifier.log import take
@@ -36,6 +37,7 @@ from verifier.state import (
     LoopVisit,
     RegState,
     RegType,
+    Role,
     StackSlot,
     VerifierState,
     const_reg,
@@ -96,7 +98,12 @@ class Walk:
         Raises:
             Reject: the program is refused.
         """
-        self._run_one(0, sleepable=self.env.program.sleepable)
+        env = self.env
+        handler = env.cfg.exception_callback
+        if handler is not None:  # presumed to be always called
+            number = env.cfg.subprog_at(handler)
+            env.global_calls.setdefault(number, set()).add(env.program.sleepable)
+        self._run_one(0, sleepable=env.program.sleepable)
         self._run_globals()
 
     def _run_globals(self) -> None:
@@ -124,6 +131,8 @@ class Walk:
         """Return the registers that subprog *number*, the main program or a global one, gets."""
         env = self.env
         if number:
+            if env.cfg.starts[number] == env.cfg.exception_callback:
+                check_callback(env, number, signature(env, number))
             return [*entry_regs(env, number), fp_reg(0)]
         regs = [NOT_INIT_REG] * 11
         regs[1] = RegState(RegType.CTX)
@@ -138,9 +147,10 @@ class Walk:
         """Walk all paths of the main program or of one global subprog alone (kernel:
         do_check_common)."""
         env = self.env
-        env.cur = VerifierState(
-            [FuncState(0, number, -1, self._entry(number), {})], sleepable=sleepable
-        )
+        frame = FuncState(0, number, -1, self._entry(number), {})
+        if number and env.cfg.starts[number] == env.cfg.exception_callback:
+            frame.role = Role.EXCEPTION
+        env.cur = VerifierState([frame], sleepable=sleepable)
         env.prev_insn = -1
         self._saved.clear()
         self._visits.clear()

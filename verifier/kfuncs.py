@@ -26,6 +26,7 @@ from verifier.ctx import check_ctx_pointer
 from verifier.dynptrs import Dynptr, check_dynptr, construct
 from verifier.effects import needs_sleep
 from verifier.env import Env, Step
+from verifier.exceptions import throw
 from verifier.extent import check_region
 from verifier.irqflags import IrqClass, check_irq_flag
 from verifier.iterators import IterPlace, check_iter_arg, next_item
@@ -79,6 +80,8 @@ def compile_kfunc(env: Env, idx: int, insn: Insn) -> Step:
             _check_kfunc_arg(env, frame, call, position + 1, arg)
         if sleeps and (context := sleep_context(env)):
             raise Reject(Reason.KFUNC_SLEEPS_IN, name=name, context=context)
+        if proto.throws:
+            return throw(env, idx)
         if proto.effect is not None:
             change_region(env, proto)
         clear_caller_saved(frame)

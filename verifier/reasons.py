@@ -12,7 +12,8 @@ from enum import Enum, unique
 
 __all__ = ["Reason", "Reject"]
 
-EPERM, E2BIG, EBADF, ENOMEM, EACCES, EFAULT, EBUSY, EINVAL, ERANGE = 1, 7, 9, 12, 13, 14, 16, 22, 34
+EPERM, ENOENT, E2BIG, EBADF, ENOMEM, EACCES = 1, 2, 7, 9, 12, 13
+EFAULT, EBUSY, EINVAL, ERANGE = 14, 16, 22, 34
 EOPNOTSUPP, ENOTSUPP = 95, 524
 
 
@@ -230,6 +231,16 @@ class Reason(Enum):
     LD_ABS_CTX = (EINVAL, "at the time of BPF_LD_ABS|IND R6 != pointer to skb")
     LD_ABS_NO_BTF = (EINVAL, "LD_ABS is not allowed in subprogs without BTF")
     LD_ABS_RESULT = (EINVAL, "LD_ABS is only allowed in functions that return 'int'.")
+    EXCEPTION_MULTIPLE = (EINVAL, "multiple exception callback tags for main subprog")
+    EXCEPTION_NOT_FOUND = (ENOENT, "exception callback '{name}' could not be found in BTF")
+    EXCEPTION_NOT_GLOBAL = (EINVAL, "exception callback '{name}' must have global linkage")
+    EXCEPTION_ARGS = (EINVAL, "exception cb only supports single integer argument")
+    EXCEPTION_VOID = (EINVAL, "exception cb cannot return void")
+    EXCEPTION_CALLED = (EINVAL, "insn {insn} cannot call exception cb directly")
+    THROW_IN_CALLBACK = (
+        EINVAL,
+        "bpf_throw kfunc (insn {insn}) cannot be called from callback subprog {number}",
+    )
     STACK_SUBPROG = (EACCES, "stack size of subprog {number} is {size}. Too large")
     TAIL_CALL_MAP = (EINVAL, "expected prog array map for tail call")
     TAIL_CALL_NO_BTF = (EINVAL, "tail_call is not allowed in subprogs without BTF")

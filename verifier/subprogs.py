@@ -12,7 +12,7 @@ from verifier.env import Env, Step
 from verifier.globals import check_args
 from verifier.packets import forget_packets
 from verifier.reasons import Reason, Reject
-from verifier.resources import sleep_context
+from verifier.resources import check_resource_leak, sleep_context
 from verifier.state import (
     LOCKS,
     NOT_INIT_REG,
@@ -90,6 +90,8 @@ def _compile_global(env: Env, idx: int, number: int) -> Step:
         if failed is not None:
             raise _caller_args(failed.reason.errno, failed.lines, number, name)
         env.log.line(f"Func#{number} ('{name}') is global and assumed valid.")
+        if env.cfg.effects[number].throws and env.rules.global_by_context:
+            check_resource_leak(env, "bpf_throw", is_throw=True)
         if env.cfg.effects[number].changes_packet:
             forget_packets(env.cur)
         can_sleep = env.program.sleepable

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from verifier.reasons import Reason
 __all__ = ["CATALOG", "WITHOUT_PROGRAM", "Entry", "document", "entries"]
 
 CATALOG = Path(__file__).resolve().parent / "catalog"
+#: Further programs, without repairs, for what the catalogue lacks.
+CASES = Path(__file__).resolve().parent / "verifier" / "cases"
 REPAIRED = ": repaired"
 
 #: Rows without a vector, and why there can't be one.
@@ -49,14 +51,14 @@ class Entry:
 
     Attributes:
         family: its file's name.
-        vector, repaired: the two.
+        vector, repaired: the two; a program that only shows a message has no other.
         slugs: the reason by kernel, of the kernels for which a rejection is stated.
         details: reasons whose words stand in the log before the closing complaint.
     """
 
     family: str
     vector: Vector
-    repaired: Vector
+    repaired: Vector | None
     slugs: dict[str, str]
     details: tuple[str, ...] = ()
 
@@ -105,15 +107,38 @@ def _details(vector: Vector) -> tuple[str, ...]:
     )
 
 
-def document() -> str:
-    """Return the whole document."""
-    by_slug: dict[str, list[Entry]] = {}
+def by_slug() -> dict[str, list[Entry]]:
+    """Return the programs that cause each reason, those of the catalogue or else of the cases."""
+    found: dict[str, list[Entry]] = {}
     for entry in entries():
         for slug in dict.fromkeys([*entry.slugs.values(), *entry.details]):
-            by_slug.setdefault(slug, []).append(entry)
+            found.setdefault(slug, []).append(entry)
+    lacking = [r for r in Reason if r.slug not in found and r.slug not in WITHOUT_PROGRAM]
+    for entry in _cases(lacking):
+        for slug in dict.fromkeys(entry.slugs.values()):
+            if slug in {r.slug for r in lacking}:
+                found.setdefault(slug, []).append(entry)
+    return found
+
+
+def _cases(reasons: Sequence[Reason]) -> Iterator[Entry]:
+    """Yield those of the cases that may be rejected for one of *reasons*."""
+    patterns = [(r.errno, re.compile(placeholders(r.template))) for r in reasons]
+    for path in sorted(CASES.glob("*.data")):
+        for vector in read_vectors(path.read_text(), str(path.relative_to(CASES.parent.parent))):
+            for wanted in filter(None, map(vector.wanted, KERNELS)):
+                said = (wanted.message or "").removesuffix("...")
+                if any(wanted.errno == e and p.fullmatch(said) for e, p in patterns):
+                    yield Entry(f"verifier/cases/{path.stem}", vector, None, slugs(vector))
+                    break
+
+
+def document() -> str:
+    """Return the whole document."""
+    causes = by_slug()
     parts = [_HEAD]
     for reason in Reason:
-        found = sorted(by_slug.get(reason.slug, []), key=lambda e: len(e.text))
+        found = sorted(causes.get(reason.slug, []), key=lambda e: len(e.text))
         parts += _section(reason, found)
     return "\n".join(parts)
 
@@ -132,11 +157,15 @@ def _section(reason: Reason, found: list[Entry]) -> Iterator[str]:
     else:
         said = entry.vector.text("message", kernels[-1]) or ""
     where = "" if len(kernels) == len(KERNELS) else f" ({', '.join(kernels)})"
-    yield f"{entry.vector.about}\n"
+    if entry.repaired is None:
+        yield f"For instance, {entry.vector.name}:\n"
+    else:
+        yield f"{entry.vector.about}\n"
     yield f"```\n{entry.text}\n```\n"
     yield f"`{said}`{where}\n"
-    yield f"**Repair:** {entry.vector.text('repair')}\n"
-    yield f"```\n{(entry.repaired.text('prog') or '').strip()}\n```\n"
+    if entry.repaired is not None:
+        yield f"**Repair:** {entry.vector.text('repair')}\n"
+        yield f"```\n{(entry.repaired.text('prog') or '').strip()}\n```\n"
     if others:
         also = ", ".join(f"{e.family}: {e.vector.name}" for e in others)
         yield f"Also caused by: {also}.\n"
@@ -144,7 +173,7 @@ def _section(reason: Reason, found: list[Entry]) -> Iterator[str]:
 
 def missing() -> list[str]:
     """Return the slugs that have neither a program nor a reason for having none."""
-    caused = {slug for e in entries() for slug in (*e.slugs.values(), *e.details)}
+    caused = by_slug()
     return [r.slug for r in Reason if r.slug not in caused and r.slug not in WITHOUT_PROGRAM]
 
 

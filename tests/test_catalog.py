@@ -45,6 +45,7 @@ def test_every_rejected_program_tells_why_and_how_to_repair_it(
         assert entry.slugs, entry.vector.name
         assert entry.vector.about, entry.vector.name
         assert entry.vector.text("repair"), entry.vector.name
+        assert entry.repaired is not None
         repaired = [entry.repaired.wanted(kernel) for kernel in entry.slugs]
         assert any(repaired), entry.repaired.name
         assert all(wanted is None or wanted.ok for wanted in repaired), entry.repaired.name

@@ -130,6 +130,8 @@ class _Judging:
         self.notes: list[str] = []
         stem = Path(file.origin).name.split(".")[0]
         self.changes = changes_of(stem, name, self.kernel)
+        if unpriv:
+            self.changes |= changes_of(stem, name + _UNPRIV, self.kernel)
 
     def judge(self) -> Row:
         """Fill in the row."""

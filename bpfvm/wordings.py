@@ -40,8 +40,8 @@ class What(Enum):
 @dataclass(frozen=True, slots=True)
 class Change:
     """From kernel *since* on, the test *program* of the object *stem* ends otherwise: the other
-    verdict, another log, or a retval that depends on more than the program. *why* tells what the
-    kernel does now."""
+    verdict, another log, or a retval that depends on more than the program. `NAME @unpriv` is the
+    test without privileges alone. *why* tells what the kernel does now."""
 
     since: str
     what: What
@@ -204,6 +204,8 @@ WORDINGS: tuple[Wording, ...] = (
 
 _UNREAD = "a register that is not read any more follows no branch of the scalar it is linked to"
 _CONST_KEY = "a lookup with a constant key inside an array gives no NULL"
+_BARRIER = "what is wrong on a mispredicted path alone costs a speculation barrier"
+_NEGATION = "the negation of a known number is known"
 _FILLED = "user space fills the map before the run"
 
 CHANGES: tuple[Change, ...] = (
@@ -212,7 +214,7 @@ CHANGES: tuple[Change, ...] = (
         What.LOG,
         "verifier_bounds_deduction",
         "deducing_bounds_from_const_10",
-        "the negation of a known number is known",
+        _NEGATION,
     ),
     *(
         Change("6.18", What.LOG, "verifier_scalar_ids", name, _UNREAD)
@@ -246,6 +248,39 @@ CHANGES: tuple[Change, ...] = (
                 "what a known number divided by another gives is known",
             ),
         )
+    ),
+    *(
+        Change("6.18", What.VERDICT, stem, f"{name} @unpriv", _BARRIER)
+        for stem, name in (
+            ("verifier_and", "known_subreg_with_unknown_reg"),
+            ("verifier_bounds", "_32bit_and_64bit_arithmetic_test1"),
+            ("verifier_bounds", "_32bit_and_64bit_arithmetic_test2"),
+            ("verifier_bounds", "reg_0_reg_xor_1"),
+            ("verifier_bounds", "reg32_0_reg32_xor_1"),
+            ("verifier_bounds", "reg_2_reg_xor_3"),
+            ("verifier_bounds", "reg_0_reg_xor_3"),
+            ("verifier_bounds", "reg32_0_reg32_xor_3"),
+            ("verifier_movsx", "mov64sx_s32_varoff_2"),
+            ("verifier_movsx", "mov64sx_s32_varoff_3"),
+            ("verifier_unpriv", "alu32_mov_u32_const"),
+        )
+    ),
+    *(
+        Change("6.18", What.VERDICT, "verifier_value_ptr_arith", f"{name} @unpriv", _NEGATION)
+        for name in (
+            *("ptr_unknown_vs_unknown_lt", "ptr_unknown_vs_unknown_gt"),
+            "value_ptr_unknown_scalar_2_2",
+        )
+    ),
+    *(
+        Change(
+            "6.18",
+            What.LOG,
+            "verifier_value_ptr_arith",
+            f"{name} @unpriv",
+            "a mispredicted path ends where it is wrong, and a real one is refused later",
+        )
+        for name in ("value_pointer_and_scalar_1", "value_pointer_and_scalar_2")
     ),
     Change(
         "7.3",

@@ -101,7 +101,7 @@ def _compile_helper(env: Env, idx: int, number: int) -> Step:
             raise Reject(Reason.DYNPTR_DATA, type=frame.regs[1].type.label)
         result = _result(env, call)
         if proto.dynptr_may_move_packet and call.dynptr and call.dynptr.kind is DynptrType.SKB:
-            forget_packets(env.cur)
+            forget_packets(env)
         if proto.acquires:
             id_ = acquire(env)
             result = result._replace(id=id_, ref=id_)
@@ -130,7 +130,7 @@ def _return_by_tail_call(env: Env, frame: FuncState, idx: int) -> int:
     which there was none."""
     env.push(idx + 1)
     frame.regs[0] = UNKNOWN_REG
-    forget_packets(env.cur)
+    forget_packets(env)
     return leave_early(env, frame, idx)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from bpfvm.context import ProgType
 from bpfvm.insn import MAX_INSNS, Insn
 from bpfvm.privileges import Privileges
 from verifier.reasons import Reason, Reject
@@ -16,6 +17,7 @@ __all__ = [
     "check_attributes",
     "check_back_edges",
     "check_calls_allowed",
+    "grants_field",
     "grants_helper",
 ]
 
@@ -53,6 +55,23 @@ _PERFMON_HELPERS = frozenset(
         158, 165, 175, 176, 177, 178, 180, 191, 196,
     }
 )  # fmt: skip
+
+
+#: Context fields that only a user with CAP_BPF may read or write, or only may not write, by
+#: program type (kernel: is_valid_access of the types).
+_BPF_FIELDS = {"cgroup_skb": frozenset({"data", "data_end"})}
+_BPF_WRITES = {"cgroup_skb": frozenset({"tstamp"})}
+
+
+def grants_field(privs: Privileges, prog_type: ProgType, off: int, *, write: bool) -> bool:
+    """Say whether the context field at *off*, which the type grants, is for this user."""
+    if privs.bpf_capable:
+        return True
+    field = prog_type.field_at(off)
+    name = "" if field is None else field.name
+    if write and name in _BPF_WRITES.get(prog_type.name, ()):
+        return False
+    return name not in _BPF_FIELDS.get(prog_type.name, ())
 
 
 def check_attributes(privs: Privileges, prog_type: str, count: int) -> Reject | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from bpfvm.bits import s64
 from bpfvm.context import CtxKind
 from verifier.bounds import var_off_text
+from verifier.caps import grants_field
 from verifier.env import Env
 from verifier.reasons import Reason, Reject
 from verifier.state import UNKNOWN_REG, Base, Mod, RegState, RegType
@@ -49,6 +50,8 @@ def access_ctx(
     at = off + pointer.off
     attach = env.program.expected_attach_type
     access = prog_type.ctx_access(at, size, write=write, attach=attach)
+    if access is not None and not grants_field(env.privs, prog_type, at, write=write):
+        access = None
     if access is None or (sx and access.kind in _NO_SIGN):
         raise Reject(Reason.CTX_ACCESS, off=at, size=size)
     if prog_type.fields is not None:

@@ -19,7 +19,7 @@ from verifier.ctx import access_ctx
 from verifier.domain import RANGES, Domain
 from verifier.env import Env, Step
 from verifier.extent import check_region
-from verifier.privs import check_leak
+from verifier.privs import check_leak, check_struct_access
 from verifier.reasons import Reason, Reject
 from verifier.sockets import SOCKET_TYPES, check_buffer, check_flow_keys, check_sock
 from verifier.state import (
@@ -509,6 +509,7 @@ def check_packet_access(
 def _check_map_ptr(env: Env, regno: int, pointer: RegState, off: int, *, write: bool) -> None:
     """Refuse an access through a map pointer, in the kernel's words where it does too."""
     struct = env.map_types.traits(env.facts[pointer.arg].defn).kernel_struct
+    check_struct_access(env, struct)
     if off < 0:
         raise Reject(Reason.MAP_PTR_NEGATIVE, reg=regno, struct=struct, off=off)
     if write:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from verifier.state import UNKNOWN_REG, Base, Mod, RegState, VerifierState, replace_regs
+from verifier.env import Env
+from verifier.state import Base, Mod, RegState, replace_regs
 
 __all__ = ["forget_packets"]
 
 _PACKETS = frozenset({Base.PACKET, Base.PACKET_META, Base.PACKET_END})
 
 
-def forget_packets(state: VerifierState) -> None:
-    """Make every packet pointer a scalar, slices of dynptrs too (kernel:
-    clear_all_pkt_pointers)."""
+def forget_packets(env: Env) -> None:
+    """Lose every packet pointer, slices of dynptrs too (kernel: clear_all_pkt_pointers)."""
+    gone = env.ended_reg
 
     def change(reg: RegState) -> RegState | None:
         kind = reg.type
-        return UNKNOWN_REG if kind.base in _PACKETS or kind.mods & Mod.PACKET_SLICE else None
+        return gone if kind.base in _PACKETS or kind.mods & Mod.PACKET_SLICE else None
 
-    replace_regs(state, change)
+    replace_regs(env.cur, change)

@@ -20,6 +20,7 @@ __all__ = [
     "check_spill_leak",
     "check_stack_range",
     "check_stack_read",
+    "check_struct_access",
     "check_unary",
     "check_variable_offset",
     "is_secret",
@@ -67,6 +68,12 @@ def check_comparison(env: Env, regno: int, reg: RegState) -> None:
     """Refuse to compare an address, which tells of its bits."""
     if is_secret(env, reg):
         raise Reject(Reason.PTR_COMPARED, reg=regno)
+
+
+def check_struct_access(env: Env, struct: str) -> None:
+    """Refuse to read the kernel's own structs."""
+    if not env.privs.allow_ptr_leaks:
+        raise Reject(Reason.STRUCT_PERM, struct=struct)
 
 
 # -- stack -------------------------------------------------------------------------------------

@@ -162,6 +162,10 @@ class Reason(Enum):
     )
     ARENA_PERM = (EPERM, "CAP_BPF and CAP_PERFMON are required to use arena")
     BACK_EDGE = (EINVAL, "back-edge from insn {insn} to {target}")
+    STRUCT_PERM = (
+        EPERM,
+        "'struct {struct}' access is allowed only to CAP_PERFMON and CAP_SYS_ADMIN",
+    )
     LEAK_RETURN = (EACCES, "R{reg} leaks addr as return value")
     LEAK_INTO = (EACCES, "R{reg} leaks addr into {into}")
     PTR_UNARY = (EACCES, "R{reg} pointer arithmetic prohibited")

@@ -93,7 +93,7 @@ def _compile_global(env: Env, idx: int, number: int) -> Step:
         if env.cfg.effects[number].throws and env.rules.global_by_context:
             check_resource_leak(env, "bpf_throw", is_throw=True)
         if env.cfg.effects[number].changes_packet:
-            forget_packets(env.cur)
+            forget_packets(env)
         can_sleep = env.program.sleepable
         if env.rules.global_by_context:
             can_sleep = not sleep_context(env)

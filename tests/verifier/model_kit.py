@@ -343,8 +343,9 @@ def run(program: Program, seed: int) -> set[int]:
 
 
 def knows(program: Program) -> bool:
-    """Say whether the model has all helpers of *program*; of kfuncs it has those of arenas."""
-    return all(
+    """Say whether the model has the type and all helpers of *program*; of kfuncs it has those of
+    arenas."""
+    return program.prog_type in _CTX_SIZES and all(
         row.op is CallKind.LOCAL
         or (row.op is CallKind.HELPER and insn.imm in _HELPERS)
         or (row.op is CallKind.KFUNC and program.kfuncs[insn.imm].startswith("bpf_arena_"))

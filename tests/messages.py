@@ -30,7 +30,15 @@ CASES = Path(__file__).resolve().parent / "verifier" / "cases"
 REPAIRED = ": repaired"
 
 #: Rows without a vector, and why there can't be one.
-WITHOUT_PROGRAM: dict[str, str] = {}
+WITHOUT_PROGRAM: dict[str, str] = {
+    "bad_insn_count": "Said of programs without insns, or with more than a million.",
+    "bad_prog_type": "Said where `verifier.verify` is given a type that has no row in `bpfvm.context`.",
+    "too_many_subprogs": "A program has 256 functions at most.",
+    "one_arena": "The loader refuses a second arena first; said of programs made in Python.",
+    "arena_no_address": "An object's arena always has an address; said of maps made in Python.",
+    "too_many_maps": "A program uses 64 maps at most.",
+    "arg_kind": "Said of parameters that are structs by value; clang makes none.",
+}
 
 _HEAD = """# The verifier's messages
 

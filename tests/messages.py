@@ -32,7 +32,7 @@ REPAIRED = ": repaired"
 #: Rows without a vector, and why there can't be one.
 WITHOUT_PROGRAM: dict[str, str] = {
     "bad_insn_count": "Said of programs without insns, or with more than a million.",
-    "bad_prog_type": "Said where `verifier.verify` is given a type that has no row in `bpfvm.context`.",
+    "bad_prog_type": "Said of a program made in Python whose type is unknown.",
     "too_many_subprogs": "A program has 256 functions at most.",
     "one_arena": "The loader refuses a second arena first; said of programs made in Python.",
     "arena_no_address": "An object's arena always has an address; said of maps made in Python.",

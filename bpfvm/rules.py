@@ -101,11 +101,8 @@ class KernelRules:
     packet_args_by_effect: bool = _rule(
         False, True, "packet pointers are refused to a global function that may move the packet"
     )
-    early_returns_walked: bool = _rule(
-        False,
-        True,
-        "a failed packet load and a tail call in a subprogram are walked as returns from it, and "
-        "refused in callbacks",
+    early_returns_in_callbacks: bool = _rule(
+        True, False, "callbacks may load from packets and make tail calls"
     )
     null_args_precise: bool = _rule(
         False, True, "a scalar 0 that is taken for a null pointer must stay 0"

@@ -109,7 +109,7 @@ def _compile_helper(env: Env, idx: int, number: int) -> Step:
         frame.regs[0] = result
         _check_map_use(env, call)
         note_call(env, idx, proto)
-        if proto.tail_call and len(env.cur.frames) > 1 and env.rules.early_returns_walked:
+        if proto.tail_call and len(env.cur.frames) > 1:
             return _return_by_tail_call(env, frame, idx)
         return idx + 1
 
@@ -120,7 +120,7 @@ def _check_tail_call(env: Env, call: Call) -> None:
     defn = None if call.map_index is None else env.facts[call.map_index].defn
     if defn is None or call.name not in env.map_types.traits(defn).helpers:
         raise Reject(Reason.TAIL_CALL_MAP)
-    if env.rules.early_returns_walked and in_callback(env):
+    if not env.rules.early_returns_in_callbacks and in_callback(env):
         raise Reject(Reason.TAIL_CALL_IN_CALLBACK)
     check_resource_leak(env, "tail_call")
 

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from walk_kit import build, check
+import walk_kit
+from walk_kit import build
 
 from bpfvm import vm
+from bpfvm.xlated import Verdict
 
 THROW = "r1 = 64\ncall bpf_throw\n"
 HANDLER = "\n.func handler global args=u64\n"
+
+
+def check(text: str, **changes: Any) -> Verdict:  # noqa: ANN401
+    """Return the verdict on a program of a type that may throw."""
+    return walk_kit.check(text, "sched_cls", **changes)
+
+
+def test_which_types_may_throw() -> None:
+    refused = walk_kit.check(THROW + "exit", "socket_filter")
+    assert refused.last == "calling kernel function bpf_throw is not allowed"
 
 
 def handled(body: str = THROW + "exit", handler: str = "r0 = r1\nexit", head: str = HANDLER) -> str:

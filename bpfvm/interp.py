@@ -16,7 +16,7 @@ from bpfvm import flow, isa
 from bpfvm.bits import U64_MAX, u32, u64
 from bpfvm.errors import InternalError, RunFault, Thrown
 from bpfvm.isa import CallKind, InsnDef, Kind
-from bpfvm.link import call_site, imm64, refused_access
+from bpfvm.link import call_site, imm64, not_executable, refused_access
 from bpfvm.memory import Region, view_of
 from bpfvm.runtime import (
     ARENA_GUARD,
@@ -134,6 +134,8 @@ class State:
         proto = self._machine.registry.helpers.get(number)
         if proto is None:
             raise RunFault(pc, f"unknown helper {number}")
+        if not proto.is_executable:
+            raise RunFault(pc, not_executable(proto))
         self.invoke(r, pc, CallSite(proto))
 
     def enter(self, r: list[int], pc: int, target: int) -> int:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from bpfvm.bits import u32, u64
 from bpfvm.errors import LoadError
 from bpfvm.isa import CallKind, InsnDef, LdKind
-from bpfvm.proto import Variant
+from bpfvm.proto import FuncProto, Variant
 from bpfvm.runtime import Machine, func_address
 from bpfvm.xlated import CallSite, Xlated
 
-__all__ = ["call_site", "imm64", "refused_access"]
+__all__ = ["call_site", "imm64", "not_executable", "refused_access"]
 
 
 def refused_access(size: int, addr: int, *, write: bool) -> str:
@@ -39,6 +39,11 @@ def imm64(xlated: Xlated, machine: Machine, slot: int, row: InsnDef) -> int:
             raise LoadError(f"insn {slot}: not supported: {row.mnemonic}")
 
 
+def not_executable(proto: FuncProto) -> str:
+    """Return why a call of *proto*, which has no implementation, can't be run."""
+    return f"helper {proto.name} can't be executed yet"
+
+
 def call_site(xlated: Xlated, machine: Machine, slot: int, row: InsnDef) -> CallSite | str:
     """Return what the helper or kfunc call in *slot* runs, or why there is nothing to run."""
     if xlated.verified:
@@ -46,7 +51,9 @@ def call_site(xlated: Xlated, machine: Machine, slot: int, row: InsnDef) -> Call
     program, imm = xlated.program, xlated.insns[slot].imm
     if row.op is CallKind.HELPER:
         helper = machine.registry.helpers.get(imm)
-        return CallSite(helper) if helper is not None else f"unknown helper {imm}"
+        if helper is None:
+            return f"unknown helper {imm}"
+        return CallSite(helper) if helper.is_executable else not_executable(helper)
     if not 0 <= imm < len(program.kfuncs):
         return f"unknown kfunc {imm}"
     kfunc = machine.registry.kfuncs.get(program.kfuncs[imm])

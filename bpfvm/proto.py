@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, Flag, auto, unique
 from types import ModuleType
 from typing import TypeVar
@@ -29,6 +29,7 @@ __all__ = [
     "RetType",
     "Variant",
     "helper",
+    "implements",
     "kfunc",
 ]
 
@@ -54,6 +55,16 @@ class ArgType(Enum):
     CTX = auto()
     ALLOC_SIZE_OR_ZERO = auto()  # a known constant: size of the memory that is returned
     RINGBUF_MEM = auto()  # a ring buffer's record
+    WRITTEN_MEM = auto()  # initialised memory that the helper writes to
+    FIXED_MEM = auto()  # memory of `FuncProto.sizes` bytes that the helper reads
+    FIXED_OUT = auto()  # the same, aligned: the helper writes all of it
+    FIXED_WRITTEN = auto()  # the same, aligned: the helper reads and writes it
+    SOCK_COMMON = auto()  # any socket, full or not
+    SOCKET = auto()
+    BTF_SOCK_COMMON = auto()  # a socket, also as a struct of the kernel
+    BTF_ID = auto()  # a struct of the kernel
+    ZERO = auto()  # flags of which there are none
+    CONST_STR = auto()  # a constant string in a read-only map
     FUNC = auto()  # a subprog to call back
     CALLBACK_CTX = auto()  # what is handed to it: a pointer into the stack, or 0
     SPIN_LOCK = auto()  # a struct bpf_spin_lock in a map's value
@@ -85,6 +96,13 @@ class RetType(Enum):
     INT32 = auto()  # a C int: helpers sign-extend, kfuncs leave 32 bits (see verifier)
     VOID = auto()
     MAP_VALUE_OR_NULL = auto()
+    LENGTH = auto()  # at most what the size argument says, or a negative errno
+    MAP_VALUE = auto()
+    SOCKET_OR_NULL = auto()
+    SOCK_COMMON_OR_NULL = auto()
+    TCP_SOCK_OR_NULL = auto()
+    BTF_ID = auto()  # a trusted pointer to the kernel's struct `FuncProto.ret_struct`
+    BTF_ID_OR_NULL = auto()
     RINGBUF_MEM_OR_NULL = auto()  # as many bytes as argument ALLOC_SIZE_OR_ZERO says
     POINTER_AS_SCALAR = auto()  # kfunc returning void *: a scalar for the verifier
     DYNPTR_MEM_OR_NULL = auto()  # as many bytes of a dynptr as argument ALLOC_SIZE_OR_ZERO says
@@ -190,6 +208,11 @@ class FuncProto:
         tail_call: runs another program in place of the frame that calls it.
         throws: ends the program, all its frames at once.
         callback: what the FUNC argument is called with, or None.
+        nullable: numbers of the registers that may be 0 where a pointer is asked for.
+        sizes: bytes of the memory that an argument FIXED_* points to, by register.
+        is_cast: its result is the socket of its argument, and as long there (kernel:
+            is_ptr_cast_function).
+        ret_struct: name of the kernel's struct that a result BTF_ID points to.
         extra_args: how many registers after *args* are passed on as they are, unchecked
             (the values of bpf_trace_printk's format).
         acquires: its result is a reference that has to be released (kernel: KF_ACQUIRE,
@@ -222,6 +245,15 @@ class FuncProto:
     dynptr: DynptrType | None = None
     dynptr_may_move_packet: bool = False
     throws: bool = False
+    nullable: frozenset[int] = frozenset()
+    sizes: Mapping[int, int] = field(default_factory=dict, hash=False)
+    ret_struct: str = ""
+    is_cast: bool = False
+
+    @property
+    def is_executable(self) -> bool:
+        """Whether there is an implementation; the verifier asks for none."""
+        return bool(self.impls)
 
     @property
     def arg_count(self) -> int:
@@ -346,17 +378,50 @@ def _attach(fn: Impl, proto: FuncProto) -> None:
     setattr(fn, _PROTO, proto)
 
 
+def implements(proto: FuncProto) -> Callable[[_F], _F]:
+    """Declare the decorated function as the implementation of *proto*, which has its name."""
+
+    def mark(fn: _F) -> _F:
+        if fn.__name__ != proto.name:
+            raise InternalError(f"{fn.__name__} under the prototype of {proto.name}")
+        _attach(fn, replace(proto, impls={Variant.SLEEPABLE: fn}))
+        return fn
+
+    return mark
+
+
+#: Where a module keeps prototypes that have no implementation.
+_DECLARED = "DECLARED"
+
+
 class Registry:
-    """All helpers and kfuncs of a VM, built from an explicit list of modules."""
+    """All helpers and kfuncs of a VM, built from an explicit list of modules.
+
+    Attributes:
+        helpers: by number.
+        kfuncs: by name.
+    """
 
     def __init__(self, modules: Iterable[ModuleType]) -> None:
         self.helpers: dict[int, FuncProto] = {}
         self.kfuncs: dict[str, FuncProto] = {}
+        self._variants: dict[tuple[int, str], FuncProto] = {}
+        modules = tuple(modules)
         for module in modules:
             for value in vars(module).values():
                 proto = getattr(value, _PROTO, None)
                 if isinstance(proto, FuncProto):
                     self._add(proto)
+        for module in modules:
+            for proto in getattr(module, _DECLARED, ()):
+                self._declare(proto)
+
+    def helper(self, number: int, prog_type: str) -> FuncProto | None:
+        """Return helper *number* as programs of *prog_type* have it, or None: there is none.
+
+        It may be one that is not offered to them.
+        """
+        return self._variants.get((number, prog_type)) or self.helpers.get(number)
 
     def _add(self, proto: FuncProto) -> None:
         if proto.helper_id is None:
@@ -367,3 +432,16 @@ class Registry:
             if proto.helper_id in self.helpers:
                 raise InternalError(f"helper {proto.helper_id} is registered twice")
             self.helpers[proto.helper_id] = proto
+
+    def _declare(self, proto: FuncProto) -> None:
+        """Take a prototype; a second one of a number is for its own program types."""
+        number = proto.helper_id
+        if number is None:
+            raise InternalError(f"{proto.name}: only helpers can be declared alone")
+        first = self.helpers.setdefault(number, proto)
+        if first is proto:
+            return
+        for prog_type in proto.prog_types or ():
+            if first.prog_types is None or prog_type in first.prog_types:
+                raise InternalError(f"helper {number} has two prototypes for {prog_type}")
+            self._variants[number, prog_type] = proto

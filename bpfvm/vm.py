@@ -23,10 +23,15 @@ from bpfvm import (
     dynptrs,
     exceptions,
     helpers,
+    helpers_probe,
+    helpers_sock,
+    helpers_task,
+    helpers_text,
     iters,
     kfuncs,
     loader,
     locks,
+    prototypes,
     regions,
     ringbuf,
     testrun,
@@ -36,6 +41,7 @@ from bpfvm.errors import BpfError, InternalError, RunFault
 from bpfvm.flow import find_subprogs
 from bpfvm.insn import decode
 from bpfvm.interp import Interpreter
+from bpfvm.link import not_executable
 from bpfvm.maps.array import ArrayMap
 from bpfvm.maps.base import Map, MapType, MapTypes
 from bpfvm.maps.hash import HashMap
@@ -74,7 +80,23 @@ ENGINES = ("interp", "jit")
 SANDBOX_BUDGET = 10_000_000
 
 REGISTRY = Registry(
-    [helpers, callbacks, exceptions, kfuncs, regions, iters, ringbuf, locks, dynptrs, arena_kfuncs]
+    [
+        helpers,
+        callbacks,
+        exceptions,
+        kfuncs,
+        regions,
+        iters,
+        ringbuf,
+        locks,
+        dynptrs,
+        arena_kfuncs,
+        helpers_probe,
+        helpers_sock,
+        helpers_task,
+        helpers_text,
+        prototypes,
+    ]
 )
 MAP_TYPES = MapTypes(
     {
@@ -292,6 +314,9 @@ class Prog:
     def _link(self, key: tuple[str, str | None, int, Privileges], xlated: Xlated) -> Executable:
         with self.owner.lock:
             if key not in self._linked:
+                for call in (a.call for a in xlated.aux if a.call is not None):
+                    if not call.proto.is_executable:
+                        raise BpfError(f"{self.name}: {not_executable(call.proto)}")
                 self._linked[key] = _engine(key[0]).link(xlated, self.owner.machine)
             return self._linked[key]
 

@@ -16,7 +16,7 @@ from typing import assert_never
 from bpfvm import isa
 from bpfvm.bits import s64, u32, u64
 from bpfvm.errors import InternalError, RunFault
-from bpfvm.link import call_site
+from bpfvm.link import call_site, not_executable
 from bpfvm.memory import AddressSpace
 from bpfvm.runtime import MAX_FRAMES, Machine, RunContext
 from bpfvm.xlated import CallSite, Xlated
@@ -274,6 +274,8 @@ def _bind_callx(pc: int, machine: Machine) -> Handler:
         proto = helpers.get(number)
         if proto is None:
             raise RunFault(pc, f"unknown helper {number}")
+        if not proto.is_executable:
+            raise RunFault(pc, not_executable(proto))
         return active.call(pc, CallSite(proto))
 
     return handle

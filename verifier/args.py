@@ -12,14 +12,17 @@ from bpfvm.errors import InternalError
 from bpfvm.proto import ArgType, FuncProto
 from verifier.bounds import ZERO
 from verifier.callkit import check_memory, check_size, check_unmoved
+from verifier.conststr import check_const_str
 from verifier.ctx import check_ctx_pointer
 from verifier.dynptrs import Dynptr, check_dynptr, check_release, construct
 from verifier.env import Env
 from verifier.locks import process_lock
+from verifier.memory import check_alignment
 from verifier.precision import mark_reg, mark_slot
 from verifier.privs import check_leak
 from verifier.reasons import Reason, Reject
-from verifier.state import FuncState, Mod, RegState, RegType
+from verifier.sockets import SOCKET_TYPES
+from verifier.state import Base, FuncState, Mod, RegState, RegType
 from verifier.transfer import readable
 
 __all__ = ["Call", "check_arg"]
@@ -35,11 +38,24 @@ _MEMORY = (
     RegType.MAP_VALUE,
     RegType.MEM,
     RegType.MEM.having(Mod.RINGBUF),
+    RegType.BUF,
 )
 _MEMORY_WORDS = "fp, pkt, pkt_meta, map_key, map_value, mem, ringbuf_mem, buf, trusted_ptr_"
 
 _DYNPTRS = (RegType.STACK, RegType.DYNPTR)
 _DYNPTR_WORDS = "fp, dynptr_ptr"
+_READABLE = (
+    *_MEMORY, RegType.MEM.having(Mod.RDONLY), RegType.BUF.having(Mod.RDONLY),
+)  # fmt: skip
+_STRUCTS = (RegType.BTF_ID, RegType.BTF_ID.having(Mod.TRUSTED), RegType.BTF_ID.having(Mod.RCU))
+_SOCKETS_WORDS = "sock_common, sock, tcp_sock, xdp_sock"
+#: Structs of the kernel that begin with a struct sock_common.
+_SOCKET_STRUCTS = frozenset(
+    {
+        "tcp_sock", "tcp6_sock", "udp6_sock", "unix_sock", "mptcp_sock", "tcp_request_sock",
+        "tcp_timewait_sock",
+    }
+)  # fmt: skip
 
 #: Per kind of argument: register types it takes, and how a complaint lists them.
 _ACCEPTED: dict[ArgType, tuple[tuple[RegType, ...], str]] = {
@@ -47,8 +63,21 @@ _ACCEPTED: dict[ArgType, tuple[tuple[RegType, ...], str]] = {
     ArgType.MAP_KEY: (_MEMORY, _MEMORY_WORDS),
     ArgType.MAP_VALUE: (_MEMORY, _MEMORY_WORDS),
     ArgType.UNINIT_MAP_VALUE: (_MEMORY, _MEMORY_WORDS),
-    ArgType.MEM_RDONLY: ((*_MEMORY, RegType.MEM.having(Mod.RDONLY)), _MEMORY_WORDS),
+    ArgType.MEM_RDONLY: (_READABLE, _MEMORY_WORDS),
     ArgType.UNINIT_MEM: (_MEMORY, _MEMORY_WORDS),
+    ArgType.WRITTEN_MEM: (_MEMORY, _MEMORY_WORDS),
+    ArgType.FIXED_MEM: (_READABLE, _MEMORY_WORDS),
+    ArgType.FIXED_OUT: (_MEMORY, _MEMORY_WORDS),
+    ArgType.FIXED_WRITTEN: (_MEMORY, _MEMORY_WORDS),
+    ArgType.SOCK_COMMON: (SOCKET_TYPES, _SOCKETS_WORDS),
+    ArgType.SOCKET: ((RegType.SOCKET,), "sock"),
+    ArgType.BTF_SOCK_COMMON: (
+        (*SOCKET_TYPES, *_STRUCTS[:2]),
+        f"{_SOCKETS_WORDS}, ptr_, trusted_ptr_",
+    ),
+    ArgType.BTF_ID: (_STRUCTS, "ptr_, trusted_ptr_, rcu_ptr_"),
+    ArgType.CONST_STR: ((RegType.MAP_VALUE,), "map_value"),
+    ArgType.ZERO: ((RegType.SCALAR,), "scalar"),
     ArgType.CONST_SIZE: ((RegType.SCALAR,), "scalar"),
     ArgType.CONST_SIZE_OR_ZERO: ((RegType.SCALAR,), "scalar"),
     ArgType.CTX: ((RegType.CTX,), "ctx"),
@@ -67,7 +96,7 @@ _ACCEPTED: dict[ArgType, tuple[tuple[RegType, ...], str]] = {
 class Call:
     """What one helper call has shown so far, argument by argument."""
 
-    __slots__ = ("dynptr", "id", "key", "map_index", "mem_size", "name", "proto", "ref")
+    __slots__ = ("dynptr", "id", "key", "map_index", "mem_size", "name", "proto", "ref", "size")
 
     def __init__(self, proto: FuncProto) -> None:
         self.proto = proto
@@ -76,6 +105,7 @@ class Call:
         self.key: int | None = None  # a map key that is a known constant
         self.mem_size = 0  # of the memory it returns
         self.dynptr: Dynptr | None = None
+        self.size = 0  # the most that its last size argument may be
         self.ref = 0  # the reference that an argument holds
 
 
@@ -85,15 +115,20 @@ def check_arg(env: Env, frame: FuncState, call: Call, regno: int, arg: ArgType) 
     if arg is ArgType.ANYTHING:
         check_leak(env, regno, reg, "helper function")
         return
+    if arg is ArgType.ZERO:
+        _check_zero(env, call, regno, reg)
+        return
     kind = reg.type
     if kind in _PACKETS and not (call.proto.pkt_access and env.prog_type.packet_args):
         raise Reject(Reason.PACKET_ARG)
-    if arg is ArgType.CALLBACK_CTX and kind is _SCALAR and reg.scalar == ZERO:
+    is_nullable = arg is ArgType.CALLBACK_CTX or regno in call.proto.nullable
+    if is_nullable and kind is _SCALAR and reg.scalar == ZERO:
         if env.rules.null_args_precise:
             mark_reg(env, regno)
         return
     accepted, words = _ACCEPTED.get(arg, ((), ""))
-    if kind not in accepted:
+    given = kind.without(Mod.MAYBE_NULL) if is_nullable else kind
+    if given not in accepted:
         raise Reject(Reason.ARG_TYPE, reg=regno, type=kind.label, expected=words)
     if kind is RegType.CTX:
         check_ctx_pointer(env, regno, reg, may_move=False)
@@ -121,11 +156,14 @@ def check_arg(env: Env, frame: FuncState, call: Call, regno: int, arg: ArgType) 
             is_out = arg is ArgType.UNINIT_MAP_VALUE
             check_memory(env, frame, regno, size, write=is_out, raw=is_out)
         case ArgType.CONST_SIZE | ArgType.CONST_SIZE_OR_ZERO:
+            before = call.proto.args[regno - 2]
+            call.size = reg.scalar.umax
             check_size(
                 env,
                 frame,
                 regno,
-                write=call.proto.args[regno - 2] is ArgType.UNINIT_MEM,
+                write=before is not ArgType.MEM_RDONLY,
+                raw=before is ArgType.UNINIT_MEM,
                 zero_ok=arg is ArgType.CONST_SIZE_OR_ZERO,
             )
         case ArgType.ALLOC_SIZE_OR_ZERO:
@@ -135,7 +173,10 @@ def check_arg(env: Env, frame: FuncState, call: Call, regno: int, arg: ArgType) 
         case (
             ArgType.MEM_RDONLY
             | ArgType.UNINIT_MEM
+            | ArgType.WRITTEN_MEM
             | ArgType.CTX
+            | ArgType.SOCK_COMMON
+            | ArgType.SOCKET
             | ArgType.SCALAR
             | ArgType.CALLBACK_CTX
         ):
@@ -151,6 +192,19 @@ def check_arg(env: Env, frame: FuncState, call: Call, regno: int, arg: ArgType) 
             construct(env, frame, regno, call.proto.dynptr)
         case ArgType.SPIN_LOCK:
             process_lock(env, frame, regno, call.proto.effect)
+        case ArgType.FIXED_MEM | ArgType.FIXED_OUT | ArgType.FIXED_WRITTEN:
+            size = call.proto.sizes[regno]
+            is_out = arg is ArgType.FIXED_OUT
+            check_memory(env, frame, regno, size, write=arg is not ArgType.FIXED_MEM, raw=is_out)
+            if arg is not ArgType.FIXED_MEM:
+                check_alignment(env, reg, 0, size, strict=True)
+        case ArgType.BTF_SOCK_COMMON:
+            if kind.base is Base.BTF_ID and reg.info not in _SOCKET_STRUCTS:
+                raise Reject(Reason.NOT_SUPPORTED, what="structs of the kernel as arguments")
+        case ArgType.BTF_ID:
+            raise Reject(Reason.NOT_SUPPORTED, what="structs of the kernel as arguments")
+        case ArgType.CONST_STR:
+            check_const_str(env, reg, regno)
         case (
             ArgType.KF_MAP
             | ArgType.KF_IGNORE
@@ -165,10 +219,19 @@ def check_arg(env: Env, frame: FuncState, call: Call, regno: int, arg: ArgType) 
             | ArgType.KF_DYNPTR_UNINIT
             | ArgType.KF_MEM_OR_NULL
             | ArgType.KF_CONST_MEM_SIZE
+            | ArgType.ZERO
         ):
             raise InternalError(f"{call.name}: a helper with kfunc argument {arg.name}")
         case _:
             assert_never(arg)
+
+
+def _check_zero(env: Env, call: Call, regno: int, reg: RegState) -> None:
+    """Refuse flags where there are none yet (kernel: check_helper_call's own lines)."""
+    if reg.type is not _SCALAR or reg.scalar != ZERO:
+        raise Reject(Reason.FLAGS_NOT_ZERO, name=call.name.removeprefix("bpf_"))
+    if env.rules.null_args_precise:
+        mark_reg(env, regno)
 
 
 def _check_release(env: Env, call: Call, regno: int, reg: RegState) -> None:

@@ -19,6 +19,7 @@ from verifier.memory import (
 from verifier.precision import mark_reg
 from verifier.reasons import Reason, Reject
 from verifier.resources import sleep_context
+from verifier.sockets import check_buffer
 from verifier.state import NOT_INIT_REG, Base, FuncState, RegState, RegType
 
 __all__ = [
@@ -96,6 +97,9 @@ def check_memory(
         check_key_access(env, regno, reg, reg.off, size, write=write, zero_ok=zero_ok)
     elif kind.base is Base.MEM and not kind.may_be_null:
         check_mem_access(env, regno, reg, reg.off, size, write=write, zero_ok=zero_ok)
+    elif kind.base is Base.BUF and not kind.may_be_null:
+        if size or not zero_ok:
+            check_buffer(env, reg, regno, reg.off, size, write=write)
     elif kind in _PACKETS:
         check_packet_access(env, regno, reg, reg.off, size, zero_ok=zero_ok)
         if write and not env.prog_type.packet_write:
@@ -104,7 +108,15 @@ def check_memory(
         raise Reject(Reason.ARG_TYPE, reg=regno, type=kind.label, expected=_STACK.label)
 
 
-def check_size(env: Env, frame: FuncState, regno: int, *, write: bool, zero_ok: bool) -> None:
+def check_size(
+    env: Env,
+    frame: FuncState,
+    regno: int,
+    *,
+    write: bool,
+    zero_ok: bool,
+    raw: bool | None = None,
+) -> None:
     """Check a size argument, and the memory before it for the largest size it may have."""
     s = frame.regs[regno].scalar
     if s.smin < 0:
@@ -114,6 +126,12 @@ def check_size(env: Env, frame: FuncState, regno: int, *, write: bool, zero_ok: 
     if s.umax >= MAX_SIZE:
         raise Reject(Reason.SIZE_UNBOUNDED, reg=regno)
     check_memory(
-        env, frame, regno - 1, s.umax, write=write, raw=write and not s.mask, zero_ok=zero_ok
+        env,
+        frame,
+        regno - 1,
+        s.umax,
+        write=write,
+        raw=(write if raw is None else raw) and not s.mask,
+        zero_ok=zero_ok,
     )
     mark_reg(env, regno)

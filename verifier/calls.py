@@ -14,6 +14,7 @@ from bpfvm.isa import CallKind, InsnDef
 from bpfvm.maps.base import MapFlags
 from bpfvm.proto import ArgType, DynptrType, Effect, FuncProto, RetType
 from verifier.args import Call, check_arg
+from verifier.bounds import UNKNOWN, Scalar
 from verifier.callbacks import call_back
 from verifier.callkit import (
     clear_caller_saved,
@@ -47,9 +48,17 @@ __all__ = ["compile_call"]
 
 #: The first helper number the kernel doesn't know.
 MAX_HELPER = 212
+#: kernel: MAX_ERRNO
+MAX_ERRNO = 4095
 
 _MAP_VALUE = RegType.MAP_VALUE
 _MEM_OR_NULL = RegType.MEM.having(Mod.MAYBE_NULL)
+_TRUSTED = RegType.BTF_ID.having(Mod.TRUSTED)
+_SOCKETS = {
+    RetType.SOCKET_OR_NULL: RegType.SOCKET.having(Mod.MAYBE_NULL),
+    RetType.SOCK_COMMON_OR_NULL: RegType.SOCK_COMMON.having(Mod.MAYBE_NULL),
+    RetType.TCP_SOCK_OR_NULL: RegType.TCP_SOCK.having(Mod.MAYBE_NULL),
+}
 _RINGBUF_MEM = RegType.MEM.having(Mod.RINGBUF | Mod.MAYBE_NULL)
 
 
@@ -68,7 +77,7 @@ def compile_call(env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
 
 
 def _compile_helper(env: Env, idx: int, number: int) -> Step:
-    proto = env.registry.helpers.get(number)
+    proto = env.registry.helper(number, env.program.prog_type)
     if proto is None:
         if number == 0:
             raise Reject(Reason.HELPER_PROG_TYPE, name="bpf_unspec", id=0)
@@ -105,6 +114,10 @@ def _compile_helper(env: Env, idx: int, number: int) -> Step:
         if proto.acquires:
             id_ = acquire(env)
             result = result._replace(id=id_, ref=id_)
+        elif proto.is_cast:
+            result = result._replace(ref=call.ref)
+        if proto.changes_packet:
+            forget_packets(env.cur)
         clear_caller_saved(frame)
         frame.regs[0] = result
         _check_map_use(env, call)
@@ -158,6 +171,21 @@ def _result(env: Env, call: Call) -> RegState:
                 id_ = env.new_id() if call.map_index in env.locked_maps else 0
                 return RegState(_MAP_VALUE, id=id_, arg=call.map_index)
             return RegState(RegType.MAP_VALUE_OR_NULL, id=env.new_id(), arg=call.map_index)
+        case RetType.LENGTH:
+            return RegState(RegType.SCALAR, _length(env, call.size))
+        case RetType.MAP_VALUE:
+            if call.map_index is None:
+                raise InternalError(f"{call.name} returns a map value but takes no map")
+            return RegState(_MAP_VALUE, arg=call.map_index)
+        case (
+            RetType.SOCKET_OR_NULL | RetType.SOCK_COMMON_OR_NULL | RetType.TCP_SOCK_OR_NULL
+        ) as ret:
+            return RegState(_SOCKETS[ret], id=env.new_id())
+        case RetType.BTF_ID:
+            return RegState(_TRUSTED, info=call.proto.ret_struct)
+        case RetType.BTF_ID_OR_NULL:
+            kind = RegType.BTF_ID.having(Mod.MAYBE_NULL)
+            return RegState(kind, id=env.new_id(), info=call.proto.ret_struct)
         case RetType.RINGBUF_MEM_OR_NULL:
             return RegState(_RINGBUF_MEM, id=env.new_id(), arg=call.mem_size)
         case RetType.DYNPTR_MEM_OR_NULL:
@@ -174,6 +202,13 @@ def _result(env: Env, call: Call) -> RegState:
             raise InternalError(f"{call.name}: a helper that returns {call.proto.ret.name}")
         case ret:
             assert_never(ret)
+
+
+def _length(env: Env, most: int) -> Scalar:
+    """Return what a length of at most *most*, or an errno, may be (kernel:
+    do_refine_retval_range)."""
+    least = -MAX_ERRNO
+    return env.domain.sync(UNKNOWN._replace(smin=least, smax=most, s32_min=least, s32_max=most))
 
 
 def _check_map_use(env: Env, call: Call) -> None:

@@ -149,7 +149,7 @@ def _callback_calls(
     found = set()
     for idx, (insn, row) in enumerate(zip(program.insns, rows, strict=True)):
         if row is not None and row.op is CallKind.HELPER:
-            proto = registry.helpers.get(insn.imm)
+            proto = registry.helper(insn.imm, program.prog_type)
             if proto is not None and proto.callback is not None and not proto.callback.is_async:
                 found.add(idx)
     return found
@@ -559,7 +559,7 @@ def _uses_and_defs(
 def _call_uses(program: Program, registry: Registry, insn: Insn) -> int:
     proto = None
     if insn.src == CallKind.HELPER.value:
-        proto = registry.helpers.get(insn.imm)
+        proto = registry.helper(insn.imm, program.prog_type)
     elif insn.src == CallKind.KFUNC.value and 0 <= insn.imm < len(program.kfuncs):
         proto = registry.kfuncs.get(program.kfuncs[insn.imm])
     count = 5 if proto is None else len(proto.args)

@@ -90,7 +90,7 @@ def _proto(program: Program, registry: Registry, insn: Insn) -> FuncProto | None
     if insn.opcode != _CALL:
         return None
     if insn.src == CallKind.HELPER.value:
-        return registry.helpers.get(insn.imm)
+        return registry.helper(insn.imm, program.prog_type)
     if insn.src == CallKind.KFUNC.value and 0 <= insn.imm < len(program.kfuncs):
         return registry.kfuncs.get(program.kfuncs[insn.imm])
     return None

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from bpfvm.bits import U32_MAX, s64
+from bpfvm.bits import U32_MAX
 from bpfvm.errors import InternalError
 from bpfvm.insn import Insn
-from bpfvm.maps.base import MapFlags
 from bpfvm.proto import ArgType, DynptrType, Effect, FuncProto, KfuncFlags, RetType
 from verifier.bounds import UNKNOWN, ZERO
 from verifier.callkit import (
@@ -22,12 +21,12 @@ from verifier.callkit import (
     clear_caller_saved,
     note_call,
 )
+from verifier.conststr import check_const_str
 from verifier.ctx import check_ctx_pointer
 from verifier.dynptrs import Dynptr, check_dynptr, construct
 from verifier.effects import needs_sleep
 from verifier.env import Env, Step
 from verifier.exceptions import throw
-from verifier.extent import check_region
 from verifier.irqflags import IrqClass, check_irq_flag
 from verifier.iterators import IterPlace, check_iter_arg, next_item
 from verifier.locks import process_lock
@@ -129,7 +128,18 @@ def _result(env: Env, idx: int, call: _Call) -> RegState:
             return ZERO_REG
         case RetType.SLICE_OR_NULL | RetType.RDONLY_SLICE_OR_NULL:
             return _slice(env, call)
-        case RetType.MAP_VALUE_OR_NULL | RetType.RINGBUF_MEM_OR_NULL | RetType.DYNPTR_MEM_OR_NULL:
+        case (
+            RetType.MAP_VALUE_OR_NULL
+            | RetType.RINGBUF_MEM_OR_NULL
+            | RetType.DYNPTR_MEM_OR_NULL
+            | RetType.LENGTH
+            | RetType.MAP_VALUE
+            | RetType.SOCKET_OR_NULL
+            | RetType.SOCK_COMMON_OR_NULL
+            | RetType.TCP_SOCK_OR_NULL
+            | RetType.BTF_ID
+            | RetType.BTF_ID_OR_NULL
+        ):
             raise InternalError(f"{proto.name}: a kfunc that returns {proto.ret.name}")
         case _:
             assert_never(proto.ret)
@@ -198,6 +208,16 @@ def _check_kfunc_arg(env: Env, frame: FuncState, call: _Call, regno: int, arg: A
             | ArgType.DYNPTR
             | ArgType.CONST_DYNPTR
             | ArgType.DYNPTR_UNINIT
+            | ArgType.WRITTEN_MEM
+            | ArgType.FIXED_MEM
+            | ArgType.FIXED_OUT
+            | ArgType.FIXED_WRITTEN
+            | ArgType.SOCK_COMMON
+            | ArgType.SOCKET
+            | ArgType.BTF_SOCK_COMMON
+            | ArgType.BTF_ID
+            | ArgType.ZERO
+            | ArgType.CONST_STR
         ):
             raise InternalError(f"a kfunc with helper argument {arg.name}")
         case _:
@@ -288,17 +308,7 @@ def _check_kfunc_str(env: Env, reg: RegState, regno: int) -> None:
         if env.rules.kfunc_args_by_register:
             raise Reject(Reason.KFUNC_STR_REG, reg=regno)
         raise Reject(Reason.KFUNC_STR, arg=regno - 1)
-    facts = env.facts[reg.arg]
-    if facts.contents is None or not facts.defn.flags & MapFlags.RDONLY_PROG:
-        raise Reject(Reason.STR_NOT_READ_ONLY, reg=regno)
-    if reg.scalar.mask:
-        raise Reject(Reason.STR_NOT_CONST, reg=regno)
-    size = facts.defn.value_size
-    detail = f"invalid access to map value, value_size={size} off={{off}} size={{size}}"
-    check_region(env, regno, reg, reg.off, size - reg.off, size, detail)
-    start = reg.off + s64(reg.scalar.value)
-    if b"\0" not in facts.contents[start:]:
-        raise Reject(Reason.STR_NOT_TERMINATED)
+    check_const_str(env, reg, regno)
 
 
 def _check_kfunc_size(env: Env, frame: FuncState, regno: int) -> None:

@@ -34,6 +34,7 @@ from verifier.state import (
 from verifier.transfer import check_writable, guard, readable
 
 __all__ = [
+    "check_alignment",
     "check_map_access",
     "check_mem_access",
     "check_packet_access",
@@ -253,7 +254,7 @@ def load(
 ) -> RegState:
     """Check a load of *size* bytes at `pointer + off`; return what it gives, not cut to size."""
     kind = pointer.type
-    _check_alignment(env, pointer, off, size, strict)
+    check_alignment(env, pointer, off, size, strict=strict)
     at = off + pointer.off
     if kind is _STACK:
         return stack.fill(env, regno, pointer, at, size, to_reg=to_reg)
@@ -292,7 +293,7 @@ def save(
 ) -> None:
     """Check a store of *size* bytes at `pointer + off`, and do it where it is to the stack."""
     kind = pointer.type
-    _check_alignment(env, pointer, off, size, strict)
+    check_alignment(env, pointer, off, size, strict=strict)
     at = off + pointer.off
     if kind is _STACK:
         stack.store(env, frame, regno, pointer, at, size, value=value, value_regno=value_regno)
@@ -349,7 +350,11 @@ _ALIGN_WORDS = {
 }
 
 
-def _check_alignment(env: Env, pointer: RegState, off: int, size: int, strict: bool) -> None:
+def check_alignment(env: Env, pointer: RegState, off: int, size: int, *, strict: bool) -> None:
+    """Refuse an access that is not aligned where it must be (kernel: check_ptr_alignment).
+
+    *strict*: whatever the program asks for.
+    """
     kind = pointer.type
     if size == 1 or kind is _ARENA or kind is _SCALAR:
         return

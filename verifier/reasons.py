@@ -300,6 +300,7 @@ class Reason(Enum):
     HELPER_SLEEPS_IN = (EINVAL, "sleepable helper {name}#{id} in {context}")
     PACKET_ARG = (EACCES, "helper access to the packet is not allowed")
     ARG_TYPE = (EACCES, "R{reg} type={type} expected={expected}")
+    FLAGS_NOT_ZERO = (EINVAL, "{name}() doesn't support non-zero flags")
     NO_MAP_FOR_KEY = (EACCES, "invalid map_ptr to access map->key")
     NO_MAP_FOR_VALUE = (EACCES, "invalid map_ptr to access map->value")
     SIZE_NEGATIVE = (

@@ -348,12 +348,12 @@ f:
     ("text", "what"),
     [
         ("r1 = map(one)\nr0 = *(u32 *)(r1 + 0)\nexit", "loads through a map pointer"),
-        ("call 35\nexit", "helper #35"),
+        ("call 153\nexit", "helper #153"),
     ],
 )
 def test_what_the_kernel_would_go_on_with(text: str, what: str) -> None:
-    if "call 35" in text:
-        verdict = check("r0 = 0\nexit", insns=(Insn(0x85, imm=35), Insn(0x95)))
+    if "call 153" in text:
+        verdict = check("r0 = 0\nexit", insns=(Insn(0x85, imm=153), Insn(0x95)))
     else:
         verdict = check(text)
     assert verdict.last.startswith(f"not supported yet: {what}")

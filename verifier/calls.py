@@ -117,7 +117,7 @@ def _compile_helper(env: Env, idx: int, number: int) -> Step:
         elif proto.is_cast:
             result = result._replace(ref=call.ref)
         if proto.changes_packet:
-            forget_packets(env.cur)
+            forget_packets(env)
         clear_caller_saved(frame)
         frame.regs[0] = result
         _check_map_use(env, call)

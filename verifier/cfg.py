@@ -511,7 +511,7 @@ def _components(insns: Sequence[Insn], cfg: Cfg) -> list[int]:
                     members.append(member)
                     if member == idx:
                         break
-                turns = idx in successors(idx, insns[idx]) or idx in cfg.callbacks
+                turns = idx in set(successors(idx, insns[idx])) or idx in cfg.callbacks
                 if len(members) > 1 or turns:
                     found += 1
                     for member in members:

@@ -1,7 +1,8 @@
-"""BTF for a program that is loaded into a kernel: what its subprogs take and give, and no more.
+"""BTF for what is loaded into a kernel: what subprogs take and give, special fields of map values.
 
-The kernel wants it for global subprogs and for callbacks. Types are as coarse as `Param` knows
-them: numbers by their size, pointers to void, or to bytes of a known size.
+The kernel wants it for global subprogs and callbacks, and for maps with locks or timers. Types are
+as coarse as `Param` knows them: numbers by their size, pointers to void, or to bytes of a known
+size.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import struct
 from collections.abc import Sequence
 
 from bpfvm.btf import BtfKind
-from bpfvm.program import Linkage, Param, Subprog
+from bpfvm.program import Linkage, MapDef, Param, Subprog
 
-__all__ = ["func_btf"]
+__all__ = ["func_btf", "map_btf"]
 
 _MAGIC, _VERSION = 0xEB9F, 1
 _LINKAGE = {Linkage.STATIC: 0, Linkage.GLOBAL: 1}
@@ -32,6 +33,23 @@ def func_btf(subprogs: Sequence[Subprog]) -> tuple[bytes, bytes]:
     writer = _Writer()
     info = b"".join(struct.pack("<II", sub.start, writer.func(sub)) for sub in subprogs)
     return writer.blob(), info
+
+
+def map_btf(defn: MapDef) -> tuple[bytes, int, int]:
+    """Return the BTF that tells of a map's special fields, and the ids of its key and value."""
+    writer = _Writer()
+    if (defn.key_size, False) in _INTS:
+        key = writer.number(defn.key_size, signed=False)
+    else:
+        key = writer.add(BtfKind.STRUCT, "key", defn.key_size)
+    members = b""
+    for field in defn.record or ():
+        type_id = writer.once(BtfKind.STRUCT, field.kind.label, field.kind.size)
+        name = writer.text(f"f{field.off}")
+        members += struct.pack("<III", name, type_id, field.off * 8)
+    count = len(defn.record or ())
+    value = writer.add(BtfKind.STRUCT, "value", defn.value_size, count, members)
+    return writer.blob(), key, value
 
 
 class _Writer:

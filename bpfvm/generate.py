@@ -13,11 +13,11 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from bpfvm.bits import s32
 from bpfvm.context import PROG_TYPES, CtxKind, Sleepable
+from bpfvm.emit import Emitter, edge_number, joined, rows, rows_by_name
 from bpfvm.flow import find_subprogs
 from bpfvm.insn import Insn
-from bpfvm.isa import TABLE, AluOp, AtomicOp, InsnDef, Kind, LdKind
+from bpfvm.isa import AluOp, AtomicOp, InsnDef, Kind, LdKind
 from bpfvm.maps.base import MapFlags, MapType
 from bpfvm.program import MapDef, Program
 
@@ -29,7 +29,6 @@ _ARENA_SLOT, _CTX_SLOT, _KEY_SLOT, _VALUE_SLOT = -72, -80, -88, -104
 _FP = 10
 _CALL_CLOBBERED = frozenset(range(1, 6))
 _MAX_DEPTH = 2
-_EDGES = (0, 1, -1, 2, 7, 31, 32, 63, 64, 255, -128, 0x7FFF, 0x7FFFFFFF, -0x80000000)
 _ARENA_PAGES, _PAGE = 4, 4096
 
 _MAPS = (
@@ -45,19 +44,14 @@ _LOOKUP, _UPDATE, _DELETE = 1, 2, 3
 _PLAIN_HELPERS = (5, 7, 8)
 
 
-def _rows(*kinds: Kind) -> tuple[InsnDef, ...]:
-    return tuple(row for row in TABLE if row.kind in kinds and not row.arena)
-
-
-_ALU = _rows(Kind.ALU, Kind.MOV, Kind.MOVSX, Kind.NEG, Kind.END)
-_LOADS = _rows(Kind.LDX, Kind.LOAD_ACQ)
-_STORES = _rows(Kind.ST, Kind.STX, Kind.STORE_REL)
-_ATOMICS = _rows(Kind.ATOMIC)
+_ALU = rows(Kind.ALU, Kind.MOV, Kind.MOVSX, Kind.NEG, Kind.END)
+_LOADS = rows(Kind.LDX, Kind.LOAD_ACQ)
+_STORES = rows(Kind.ST, Kind.STX, Kind.STORE_REL)
+_ATOMICS = rows(Kind.ATOMIC)
 #: x86-64 Linux 6.18 has no fetch_and, fetch_or, fetch_xor on arenas.
 _BITWISE = (AtomicOp.AND, AtomicOp.OR, AtomicOp.XOR)
 _ARENA_ATOMICS = tuple(r for r in _ATOMICS if not (r.fetch and r.op in _BITWISE))
-_JUMPS = _rows(Kind.JCOND)
-_BY_NAME = {row.mnemonic: row for row in TABLE}
+_JUMPS = rows(Kind.JCOND)
 _SHIFTS = (AluOp.LSH, AluOp.RSH, AluOp.ARSH)
 _DIVISIONS = (AluOp.DIV, AluOp.SDIV, AluOp.MOD, AluOp.SMOD)
 
@@ -107,16 +101,13 @@ def generate(
 
 
 @dataclass(slots=True)
-class _Body:
+class _Body(Emitter):
     """A function in the making."""
 
-    number: int
-    insns: list[Insn] = field(default_factory=list)
     #: Registers that hold a number on every path, and those a loop counts in.
     ready: set[int] = field(default_factory=set)
     locked: set[int] = field(default_factory=set)
     depth: int = 0
-    calls: list[tuple[int, int]] = field(default_factory=list)  # (slot, function)
 
 
 class _Maker:
@@ -128,7 +119,7 @@ class _Maker:
         self.body = _Body(0)
 
     def program(self, size: int) -> tuple[Insn, ...]:
-        bodies = []
+        bodies: list[Emitter] = []
         for number in range(self.functions + 1):
             self.body = _Body(number)
             self.prologue()
@@ -138,48 +129,25 @@ class _Maker:
                 self.local_call(number + 1)  # no function may be out of reach
             self.epilogue()
             bodies.append(self.body)
-        starts = [0]
-        for body in bodies:
-            starts.append(starts[-1] + len(body.insns))
-        insns = [insn for body in bodies for insn in body.insns]
-        for body in bodies:
-            for slot, callee in body.calls:
-                at = starts[body.number] + slot
-                insns[at] = insns[at]._replace(imm=starts[callee] - at - 1)
-        return tuple(insns)
+        return joined(bodies)
 
     # -- emitting ---------------------------------------------------------------------------------
 
     def emit(
         self, row: InsnDef | str, dst: int = 0, src: int = 0, off: int = 0, imm: int = 0
     ) -> int:
-        """Append an insn of *row* with those fields that it has; return its slot."""
-        if isinstance(row, str):
-            row = _BY_NAME[row]
-        given = {"dst": dst, "src": src, "off": off, "imm": imm}
-        used = {key: given[key] for key in row.form.fields}
-        insn = Insn(row.opcode)._replace(**used)._replace(**dict(row.fixed))
-        self.body.insns.append(insn)
-        return len(self.body.insns) - 1
+        return self.body.emit(row, dst, src, off, imm)
 
     def wide(self, kind: LdKind, dst: int, imm: int, next_imm: int) -> None:
-        name = "lddw" if kind is LdKind.IMM64 else f"lddw_{kind.name.lower()}"
-        self.emit(name, dst, imm=imm)
-        self.body.insns.append(Insn(0, imm=next_imm))
+        self.body.wide(kind, dst, imm, next_imm)
 
     def patch(self, slot: int) -> None:
-        """Let the jump in *slot* go to the next insn."""
-        insn = self.body.insns[slot]
-        distance = len(self.body.insns) - slot - 1
-        long = insn.opcode == _BY_NAME["ja32"].opcode
-        self.body.insns[slot] = insn._replace(**{"imm" if long else "off": distance})
+        self.body.patch(slot)
 
     # -- choosing ---------------------------------------------------------------------------------
 
     def number(self) -> int:
-        if self.rng.random() < 0.5:
-            return self.rng.choice(_EDGES)
-        return s32(self.rng.getrandbits(32))
+        return edge_number(self.rng)
 
     def readable(self) -> int:
         return self.rng.choice(sorted(self.body.ready))
@@ -489,9 +457,9 @@ class _Maker:
     def context(self) -> None:
         """Read a number from the context."""
         offs = [0]
-        row = _BY_NAME["ldxdw"]
+        row = rows_by_name["ldxdw"]
         if self.prog_type.fields is not None:
-            row = _BY_NAME["ldxw"]
+            row = rows_by_name["ldxw"]
             offs = [
                 f.off
                 for f in self.prog_type.fields
@@ -516,7 +484,7 @@ class _Maker:
         self.body.ready -= {1, 2, 3, 4}
         jump = self.emit("jgt_reg", 4, 3)
         for _ in range(self.rng.randrange(1, 4)):
-            row = self.rng.choice(_rows(Kind.LDX, Kind.ST, Kind.STX))
+            row = self.rng.choice(rows(Kind.LDX, Kind.ST, Kind.STX))
             off = self.rng.randrange(length - row.size + 1)
             if row.kind is Kind.LDX:
                 self.emit(row, self.target(2), 2, off)

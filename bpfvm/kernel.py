@@ -23,7 +23,7 @@ from typing import Self
 from bpfvm import sys_bpf
 from bpfvm.bits import U32_MAX, u32
 from bpfvm.btf import func_ids
-from bpfvm.btfgen import func_btf
+from bpfvm.btfgen import func_btf, map_btf
 from bpfvm.context import PROG_TYPES
 from bpfvm.errors import BpfError
 from bpfvm.insn import Insn, encode
@@ -190,15 +190,24 @@ class KernelMap:
         self.user_vm_start = 0
         self._size = 0
         self._peek: tuple[KernelMap, KernelProg] | None = None
-        self.fd = sys_bpf.map_create(
-            defn.name,
-            defn.map_type,
-            defn.key_size,
-            defn.value_size,
-            defn.max_entries,
-            defn.flags,
-            defn.map_extra,
-        )
+        btf = (0, 0, 0)
+        if defn.record is not None:
+            blob, key, value = map_btf(defn)
+            btf = sys_bpf.btf_load(blob), key, value
+        try:
+            self.fd = sys_bpf.map_create(
+                defn.name,
+                defn.map_type,
+                defn.key_size,
+                defn.value_size,
+                defn.max_entries,
+                defn.flags,
+                defn.map_extra,
+                btf,
+            )
+        finally:
+            if btf[0]:
+                os.close(btf[0])
         try:
             if mapped:
                 self._map()

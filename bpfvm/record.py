@@ -16,7 +16,7 @@ class FieldKind(Enum):
     """A kind of special field: (name of its struct, which complaints use too; its size)."""
 
     SPIN_LOCK = ("bpf_spin_lock", 4)
-    RES_SPIN_LOCK = ("bpf_res_spin_lock", 8)
+    RES_SPIN_LOCK = ("bpf_res_spin_lock", 4)
     TIMER = ("bpf_timer", 16)
     WORKQUEUE = ("bpf_wq", 16)
     TASK_WORK = ("bpf_task_work", 8)

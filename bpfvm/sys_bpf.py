@@ -287,8 +287,10 @@ def map_create(
     max_entries: int,
     flags: int = 0,
     map_extra: int = 0,
+    btf: tuple[int, int, int] = (0, 0, 0),
 ) -> int:
-    """BPF_MAP_CREATE; return the map's file descriptor."""
+    """BPF_MAP_CREATE; return the map's file descriptor. *btf*: descriptor and ids of key and
+    value."""
     attr = _MapCreate(
         map_type=map_type,
         key_size=key_size,
@@ -297,6 +299,9 @@ def map_create(
         map_flags=flags,
         map_name=_name(name),
         map_extra=map_extra,
+        btf_fd=btf[0],
+        btf_key_type_id=btf[1],
+        btf_value_type_id=btf[2],
     )
     return _bpf(_Cmd.MAP_CREATE, attr, f"map {name} can't be created")
 

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import bpfvm
+from bpfvm.kernel import KernelObject, refusal, running_rules
+from bpfvm.program import ObjectFile, Program
+from bpfvm.xlated import Verdict
 
 if TYPE_CHECKING:
     from bpfvm.vm import Object, Prog
@@ -80,6 +83,23 @@ def oracle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Answer], Answe
         return _ask(tool, request)
 
     return ask
+
+
+@pytest.fixture
+def ask_6_18(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Program, int], Verdict]:
+    """Ask the running kernel, if it is one of 6.18, for its verdict at a log level."""
+    why = refusal()
+    if why is None and running_rules() != "6.18":
+        why = "the running kernel is not 6.18"
+    if why is not None:
+        pytest.skip(why)
+    monkeypatch.setenv("BPFVM_KERNEL_LAST", str(tmp_path / "last.json"))
+
+    def load(program: Program, log_level: int) -> Verdict:
+        with KernelObject(ObjectFile("test", {program.name: program}, program.maps)) as obj:
+            return obj.load(program, log_level).verdict
+
+    return load
 
 
 @pytest.fixture

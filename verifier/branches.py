@@ -134,7 +134,11 @@ def compile_jcond(env: Env, idx: int, insn: Insn, row: InsnDef, target: int) -> 
         other = env.push(target)
         there = other.frames[-1]
         if a.type is _SCALAR and b.type is _SCALAR:
-            if ways is not None and (dst != src or not is_reg):
+            if ways is not None and dst == src and is_reg:
+                # The way that cannot be gone may lose all its members: 6.18 warns of it.
+                there.regs[dst] = a._replace(scalar=branch.refine_same(op, width, a.scalar, True))
+                frame.regs[dst] = a._replace(scalar=branch.refine_same(op, width, a.scalar, False))
+            elif ways is not None:
                 (x, y), (v, w) = ways
                 there.regs[dst] = a._replace(scalar=x)
                 frame.regs[dst] = a._replace(scalar=v)

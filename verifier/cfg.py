@@ -257,16 +257,20 @@ _NOT_TRACED = {
     FieldKind.LIST_HEAD: ("bpf_{list_head,rb_root}", True),
     FieldKind.RB_ROOT: ("bpf_{list_head,rb_root}", True),
     FieldKind.SPIN_LOCK: ("bpf_spin_lock", True),
+    FieldKind.RES_SPIN_LOCK: ("bpf_spin_lock", True),
     FieldKind.TIMER: ("bpf_timer", False),
     FieldKind.WORKQUEUE: ("bpf_wq", False),
 }
+
+
+_LOCKS = {FieldKind.SPIN_LOCK, FieldKind.RES_SPIN_LOCK}
 
 
 def _check_record(program: Program, defn: MapDef, rules: KernelRules) -> None:
     """Refuse maps with special fields that the program's type may not have (kernel:
     check_map_prog_compatibility)."""
     kinds = {field.kind for field in defn.record or ()}
-    if FieldKind.SPIN_LOCK in kinds and program.prog_type == "socket_filter":
+    if kinds & _LOCKS and program.prog_type == "socket_filter":
         raise Reject(Reason.LOCK_SOCKET_FILTER)
     prog_type = PROG_TYPES.get(program.prog_type)
     if prog_type is None or not prog_type.is_tracing:

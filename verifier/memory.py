@@ -100,17 +100,7 @@ def compile_load(_env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
         if is_atomic and env.rules.atomic_load_type_first:
             _check_acquire(src, kind)
         value = load(env, idx, src, pointer, off, size, sx=sx, strict=is_atomic)
-        if value.type is _SCALAR and size < 8:
-            if value is UNKNOWN_REG:
-                value = _UNKNOWN_LOAD[size, sx]
-            else:
-                related = value.id and not (sx and value.scalar.umax >> (8 * size - 1))
-                value = value._replace(
-                    scalar=_narrowed(env.domain, value.scalar, size, sx=sx),
-                    id=value.id if related else 0,
-                    off=value.off if related else 0,
-                )
-        regs[dst] = value
+        regs[dst] = _cut(env, value, size, sx=sx)
         _note_pointer(env, idx, kind)
         if is_atomic and not env.rules.atomic_load_type_first:
             _check_acquire(src, regs[src].type)
@@ -119,6 +109,20 @@ def compile_load(_env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
         return idx + 1
 
     return step
+
+
+def _cut(env: Env, value: RegState, size: int, *, sx: bool) -> RegState:
+    """Return what a load of *size* bytes leaves of *value*."""
+    if value.type is not _SCALAR or size == 8:
+        return value
+    if value is UNKNOWN_REG:
+        return _UNKNOWN_LOAD[size, sx]
+    related = value.id and not (sx and value.scalar.umax >> (8 * size - 1))
+    return value._replace(
+        scalar=_narrowed(env.domain, value.scalar, size, sx=sx),
+        id=value.id if related else 0,
+        off=value.off if related else 0,
+    )
 
 
 def compile_store(_env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
@@ -193,6 +197,9 @@ def compile_atomic(_env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
             frame.regs[result] = _UNKNOWN_LOAD[size, False]
             pointer = frame.regs[dst]
         load(env, idx, dst, pointer, off, size, sx=False, strict=True, to_reg=False)
+        if result is not None:
+            old = load(env, idx, dst, pointer, off, size, sx=False, strict=True)
+            frame.regs[result] = _cut(env, old, size, sx=False)
         save(
             env,
             idx,
@@ -356,7 +363,7 @@ def check_alignment(env: Env, pointer: RegState, off: int, size: int, *, strict:
     *strict*: whatever the program asks for.
     """
     kind = pointer.type
-    if size == 1 or kind is _ARENA or kind is _SCALAR:
+    if size == 1 or kind is _ARENA:
         return
     is_packet = kind in _PACKETS
     by_flag = bool(env.program.flags & STRICT_ALIGNMENT)

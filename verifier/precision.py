@@ -329,12 +329,16 @@ def _back(
         case Kind.ST | Kind.STX | Kind.STORE_REL | Kind.ATOMIC:
             if regs[-1] & dst:
                 raise _GiveUpError  # a scalar can't address memory: a pointer was subtracted
+            result = 0
             if row.kind is Kind.ATOMIC and row.fetch:
-                regs[-1] &= ~(1 if row.op is AtomicOp.CMPXCHG else src)
+                result = regs[-1] & (1 if row.op is AtomicOp.CMPXCHG else src)
+                regs[-1] &= ~result
             if access is not None and wanted.slots[access[0]] >> access[1] & 1:
                 wanted.slots[access[0]] &= ~(1 << access[1])
                 if row.kind is not Kind.ST:
                     regs[-1] |= src
+            if result and access is not None:
+                wanted.slots[access[0]] |= 1 << access[1]
         case Kind.JCOND:
             both = dst | (src if row.is_reg else 0)
             if regs[-1] & both:

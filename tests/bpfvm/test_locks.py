@@ -45,7 +45,7 @@ exit
 """
 RES = """
 .map shared type=array key=4 value=16 entries=2 fields=bpf_res_spin_lock@0
-.prog p type=socket_filter license=GPL
+.prog p type=sched_cls license=GPL
 *(u32 *)(r10 - 4) = 0
 r1 = map(shared)
 r2 = r10

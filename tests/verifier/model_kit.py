@@ -259,12 +259,13 @@ class _Model:
 
     def atomic(self, op: AtomicOp, fetch: bool, size: int, base: int, off: int, src: int) -> None:
         where, operand = self.get(base), self.get(src)
-        old = number(self.load(where, off, size))
+        loaded = self.load(where, off, size)
+        old = number(loaded)
         if op is AtomicOp.CMPXCHG:
             ones = (1 << 8 * size) - 1
             if number(self.get(0)) & ones == old:
                 self.store(where, off, size, operand)
-            self.set(0, old)
+            self.set(0, loaded)
             return
         same = {AtomicOp.ADD: AluOp.ADD, AtomicOp.OR: AluOp.OR, AtomicOp.AND: AluOp.AND}
         new = operand if op is AtomicOp.XCHG else number(operand)
@@ -272,7 +273,7 @@ class _Model:
             new = compute(same.get(op, AluOp.XOR), 8 * size, old, number(operand))
         self.store(where, off, size, new)
         if fetch:
-            self.set(src, old)
+            self.set(src, loaded)
 
     def call(self, kind: object, imm: int) -> None:
         if kind is CallKind.LOCAL:

@@ -9,10 +9,18 @@ from bpfvm.bits import s32
 from bpfvm.insn import Insn
 from bpfvm.isa import TABLE, InsnDef, Kind, LdKind
 
-__all__ = ["EDGES", "Emitter", "edge_number", "joined", "rows", "rows_by_name"]
+__all__ = ["EDGES", "NUMBER_FIELDS", "Emitter", "edge_number", "joined", "rows", "rows_by_name"]
 
 #: Numbers at which something begins or ends.
 EDGES = (0, 1, -1, 2, 7, 31, 32, 63, 64, 255, -128, 0x7FFF, 0x7FFFFFFF, -0x80000000)
+_SKB = (0, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 68, 84, 164, 176)
+#: Offsets of the 4-byte numbers that every program of a type may read from its context. A list of
+#: its own: the programs of a seed stay what they are when the contexts learn more fields.
+NUMBER_FIELDS = {
+    "socket_filter": _SKB,
+    "sched_cls": (*_SKB[:13], 72, 84, 160, 164, 176),
+    "xdp": (12, 16),
+}
 #: Every row by its mnemonic.
 rows_by_name = {row.mnemonic: row for row in TABLE}
 

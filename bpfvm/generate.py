@@ -21,7 +21,10 @@ from bpfvm.isa import AluOp, AtomicOp, InsnDef, Kind, LdKind
 from bpfvm.maps.base import MapFlags, MapType
 from bpfvm.program import MapDef, Program
 
-__all__ = ["generate", "random_program"]
+__all__ = ["RUN_TYPES", "generate", "random_program"]
+
+#: Program types that are test-run and may return any number.
+RUN_TYPES = ("socket_filter", "xdp", "sched_cls", "syscall", "raw_tp")
 
 #: Each function's bytes of stack that programs read and write; the words below are reserved.
 _STACK = 64

@@ -11,8 +11,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from bpfvm.context import PROG_TYPES, CtxKind
-from bpfvm.emit import Emitter, edge_number, rows
+from bpfvm.emit import NUMBER_FIELDS, Emitter, edge_number, rows
 from bpfvm.insn import Insn
 from bpfvm.isa import AluOp, InsnDef, Kind, LdKind
 from bpfvm.maps.base import MapFlags, MapType
@@ -159,11 +158,8 @@ class Grammar:
 
     def unknown(self, reg: int) -> None:
         """Let *reg* hold a number that the verifier can't know (but that is always the same)."""
-        fields = PROG_TYPES[self.prog_type].fields
-        if fields is not None and self.maybe(0.2):
-            offs = [
-                f.off for f in fields if f.kind is CtxKind.SCALAR and f.readable and f.size == 4
-            ]
+        offs = NUMBER_FIELDS.get(self.prog_type)
+        if offs is not None and self.maybe(0.2):
             self.emit("ldxw", reg, CTX, self.rng.choice(offs))
             return
         row = self.rng.choice(LOADS)

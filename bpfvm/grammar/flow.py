@@ -74,8 +74,7 @@ def branch(g: Grammar) -> None:
     if g.depth >= _MAX_DEPTH:
         new_number(g)
         return
-    # A register compared with itself is rare, and where 6.18's kernel warns.
-    a, b = g.rng.sample(NUMBERS, 2) if g.maybe(0.97) else (g.number_reg(),) * 2
+    a, b = g.number_reg(), g.number_reg()
     jump = g.emit(g.rng.choice(JUMPS), a, b, imm=edge_number(g.rng))
     g.block()
     if g.maybe(0.4):

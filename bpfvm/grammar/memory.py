@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bpfvm.context import PROG_TYPES, CtxKind
-from bpfvm.emit import edge_number, rows
+from bpfvm.emit import NUMBER_FIELDS, edge_number, rows
 from bpfvm.grammar.core import CTX, FP, PLAIN, Fragment, Grammar
 from bpfvm.isa import AtomicOp, InsnDef, Kind
 
@@ -347,11 +347,10 @@ def _prove(g: Grammar) -> None:
 
 
 def _ctx_load(g: Grammar, reg: int, base: int) -> tuple[str, int, int, int]:
-    fields = PROG_TYPES[g.prog_type].fields
-    if fields is None:
+    known = NUMBER_FIELDS.get(g.prog_type)
+    if known is None:
         off = g.rng.choice((0, 8, 16, 3 if g.slip(0.2) else 8))
         return g.rng.choice(("ldxdw", "ldxw", "ldxb")), reg, base, off
-    known = [f.off for f in fields if f.kind is CtxKind.SCALAR and f.readable and f.size == 4]
     off = g.rng.choice(known)
     if g.slip(0.2):
         off = g.rng.choice((off + 2, 1024, -4, 79, 177, 96))

@@ -217,6 +217,9 @@ def _fill(obj: vm.Object, rng: random.Random) -> None:
         size = live.defn.value_size
         if live.defn.map_type == MapType.ARENA:
             continue
+        if live.defn.map_type != MapType.ARRAY:
+            for old in list(live.keys_in_order()):
+                del live[old]
         for key in range(live.defn.max_entries):
             if live.defn.map_type == MapType.ARRAY or rng.random() < 0.7:
                 words = b"".join(_word(rng) for _ in range(-(-size // 8)))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from bpfvm.context import PROG_TYPES, Sleepable
 from bpfvm.emit import Emitter, joined
 from bpfvm.flow import find_subprogs
-from bpfvm.generate import RUN_TYPES
+from bpfvm.generate import MADE
 from bpfvm.grammar import flow, memory
 from bpfvm.grammar.core import CTX, NUMBERS, Fragment, Grammar
 from bpfvm.program import Program
@@ -49,7 +49,7 @@ def grammar_program(seed: int, family: str | None = None) -> Program:
     rng = random.Random(f"{seed} {family}")
     if family is None:
         family = rng.choice(list(FAMILIES))
-    prog_type = rng.choice(("xdp", "sched_cls") if family == "packets" else RUN_TYPES)
+    prog_type = rng.choice(("xdp", "sched_cls") if family == "packets" else MADE)
     g = Grammar(rng, prog_type, slips=rng.choice((0, 1, 1, 1, 2, 3)))
     g.fragments = FAMILIES[family]
     main = Emitter()

@@ -37,6 +37,7 @@ __all__ = [
     "bpf_ringbuf_discard_dynptr",
     "bpf_ringbuf_reserve_dynptr",
     "bpf_ringbuf_submit_dynptr",
+    "local_dynptr",
 ]
 
 _LAYOUT = struct.Struct("<QII")
@@ -68,6 +69,11 @@ class _View:
     def pack(self) -> bytes:
         word = self.size | _KINDS[self.kind] << _KIND_SHIFT | (_RDONLY if self.rdonly else 0)
         return _LAYOUT.pack(self.addr, word, self.offset)
+
+
+def local_dynptr(addr: int, size: int) -> bytes:
+    """Return a dynptr that stands for *size* bytes at *addr*."""
+    return _View(DynptrType.LOCAL, addr, 0, size, False).pack()
 
 
 def _view(run: RunContext, ptr: int) -> _View:

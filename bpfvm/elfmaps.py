@@ -28,6 +28,8 @@ _FD_SIZE = 4
 _MAPS_OF_MAPS = (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)
 #: kernel: BPF_OBJ_NAME_LEN with its NUL, which libbpf's names of data maps respect.
 _OBJ_NAME_LEN = 16
+#: The largest power of two that a u32 holds.
+_MAX_RING = 1 << 31
 #: kernel: array_map_alloc_check.
 _MAX_VALUE_SIZE = (1 << 31) - 1
 #: The fields of a `.maps` definition whose value is a plain number.
@@ -153,12 +155,20 @@ def _defined_map(elf: Elf, btf: Btf, name: str, type_id: int, *, is_inner: bool)
         values["type"],
         u32(values.get("key_size", 0)),
         u32(values.get("value_size", _FD_SIZE if holds_others else 0)),
-        values.get("max_entries", 0),
+        _entries(values["type"], values.get("max_entries", 0)),
         values.get("map_flags", 0),
         values.get("map_extra", 0),
         inner=inner,
         record=record,
     )
+
+
+def _entries(map_type: int, count: int) -> int:
+    """Return max_entries as libbpf asks for it: a ring's size is rounded up (adjust_ringbuf_sz)."""
+    is_ring = map_type in (MapType.RINGBUF, MapType.USER_RINGBUF)
+    if not is_ring or not 0 < count <= _MAX_RING:
+        return count
+    return max(_PAGE_SIZE, 1 << (count - 1).bit_length())
 
 
 def _inner_map(

@@ -117,6 +117,7 @@ class Callback(Enum):
 
     LOOP = auto()  # (index, context), while the helper runs
     MAP_ELEM = auto()  # (map, key, value, context), while the helper runs
+    SAMPLE = auto()  # (dynptr, context), while the helper runs
 
     @property
     def is_async(self) -> bool:

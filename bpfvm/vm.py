@@ -20,6 +20,7 @@ from arena import kfuncs as arena_kfuncs
 from arena.arena import ArenaMap
 from bpfvm import (
     callbacks,
+    drain,
     dynptrs,
     exceptions,
     helpers,
@@ -47,6 +48,7 @@ from bpfvm.maps.base import Map, MapType, MapTypes
 from bpfvm.maps.hash import HashMap
 from bpfvm.maps.prog_array import ProgArrayMap
 from bpfvm.maps.ringbuf import RingbufMap
+from bpfvm.maps.user_ringbuf import UserRingbufMap
 from bpfvm.memory import AddressSpace
 from bpfvm.privileges import PRIVILEGED, UNPRIVILEGED, Privileges
 from bpfvm.program import MapFacts, ObjectFile, Program
@@ -90,6 +92,7 @@ REGISTRY = Registry(
         ringbuf,
         locks,
         dynptrs,
+        drain,
         arena_kfuncs,
         helpers_probe,
         helpers_sock,
@@ -104,6 +107,7 @@ MAP_TYPES = MapTypes(
         MapType.HASH: HashMap,
         MapType.ARENA: ArenaMap,
         MapType.RINGBUF: RingbufMap,
+        MapType.USER_RINGBUF: UserRingbufMap,
         MapType.PROG_ARRAY: ProgArrayMap,
     },
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bpfvm.proto import Callback, FuncProto
+from bpfvm.proto import Callback, DynptrType, FuncProto
 from verifier.bounds import ZERO
 from verifier.env import Env
 from verifier.precision import mark_reg
@@ -47,6 +47,9 @@ def call_back(env: Env, frame: FuncState, proto: FuncProto) -> None:
         case Callback.MAP_ELEM:
             _check_map(env, frame, proto)
             _push(env, frame, proto, _map_elem_args)
+        case Callback.SAMPLE:
+            sample = RegState(RegType.DYNPTR, id=env.new_id(), info=DynptrType.LOCAL)
+            _push(env, frame, proto, lambda caller: [sample, caller.regs[3]])
         case None:
             pass
 

@@ -247,6 +247,7 @@ _SLEEPABLE_MAPS = frozenset(
         MapType.ARRAY_OF_MAPS,
         MapType.HASH_OF_MAPS,
         MapType.RINGBUF,
+        MapType.USER_RINGBUF,
         MapType.ARENA,
     }
 )

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from bpfvm.proto import DynptrType
 from verifier import slots
-from verifier.callkit import arg_name
+from verifier.callkit import arg_name, check_unmoved
 from verifier.dynslots import forget, forget_slices
 from verifier.env import Env
 from verifier.reasons import Reason, Reject
@@ -65,6 +65,7 @@ def check_dynptr(
     reg = frame.regs[regno]
     arg = arg_name(env, regno, spaced=True)
     if reg.type is RegType.DYNPTR:
+        check_unmoved(reg, regno)
         if mutates:
             raise Reject(Reason.DYNPTR_CONST)
         kind = reg.info
@@ -101,6 +102,7 @@ def check_release(env: Env, frame: FuncState, regno: int) -> None:
     """Refuse to release what stands for no reference (kernel: check_func_arg)."""
     reg = frame.regs[regno]
     if reg.type is RegType.DYNPTR:
+        check_unmoved(reg, regno)
         raise Reject(Reason.DYNPTR_UNOWNED)
     place = slots.find_place(env, reg, "dynptr", _SLOTS)
     found = _object(place)

@@ -104,6 +104,8 @@ class RegPrinter:
             attrs.append(f"off={snum_text(reg.off)}")
         if kind.base in _PACKET:
             attrs.append(f"r={unum_text(reg.arg & U64_MAX)}")
+        if isinstance(reg.info, DynptrType):
+            attrs.append(f"type={reg.info.value}")
         if kind.base is Base.MEM:
             attrs.append(f"sz={reg.arg}")
         if not self._offsets_apart and reg.off:

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
-from errno import EINVAL, ENOENT, ENOMEM, EPERM
+from errno import E2BIG, EACCES, EINVAL, ENOENT, ENOMEM, EPERM
 
 from bpfvm.errors import BpfError, MapError
 from bpfvm.memory import AddressSpace, Region, RegionKind
@@ -33,6 +33,7 @@ class MapType(IntEnum):
     ARRAY_OF_MAPS = 12
     HASH_OF_MAPS = 13
     RINGBUF = 27
+    USER_RINGBUF = 31
     ARENA = 33
 
 
@@ -141,6 +142,8 @@ class Map(ABC, MutableMapping[int | bytes, bytes]):
         bpf_map_flags_access_ok).
         """
         flags = defn.flags
+        if defn.record:
+            MapTypes.check_record(defn)
         both_prog = MapFlags.RDONLY_PROG | MapFlags.WRONLY_PROG
         both_user = MapFlags.RDONLY | MapFlags.WRONLY
         if not holds:
@@ -243,11 +246,38 @@ class Map(ABC, MutableMapping[int | bytes, bytes]):
         return int.from_bytes(self[key], "little")
 
 
+#: Fields of which a value may have one (kernel: btf_find_struct_field, btf_parse_fields).
+_ONCE = frozenset(
+    {
+        FieldKind.SPIN_LOCK,
+        FieldKind.RES_SPIN_LOCK,
+        FieldKind.TIMER,
+        FieldKind.WORKQUEUE,
+        FieldKind.TASK_WORK,
+        FieldKind.REFCOUNT,
+    }
+)
+
+
 class MapTypes:
     """The map types of a VM, by kernel number; built from an explicit list."""
 
     def __init__(self, types: dict[MapType, type[Map]]) -> None:
         self.types = types
+
+    @staticmethod
+    def check_record(defn: MapDef) -> None:
+        """Refuse special fields that no map may have (kernel: btf_parse_fields, map_check_btf)."""
+        record = defn.record or ()
+        kinds = [field.kind for field in record]
+        if any(kinds.count(kind) > 1 for kind in kinds if kind in _ONCE):
+            raise MapError(f"map {defn.name}: a special field is there twice", E2BIG)
+        if defn.flags & (MapFlags.RDONLY_PROG | MapFlags.WRONLY_PROG):
+            raise MapError(
+                f"map {defn.name}: special fields in a map of flags {defn.flags:#x}", EACCES
+            )
+        if any(field.end > defn.value_size for field in record):
+            raise MapError(f"map {defn.name}: a special field behind the value", EINVAL)
 
     def create(self, defn: MapDef, space: AddressSpace) -> Map:
         """Create the map that *defn* tells of.

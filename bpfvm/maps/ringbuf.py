@@ -149,6 +149,23 @@ class RingbufMap(Map):
                     taken.append(bytes(self._view(record.addr, record.size)))
         return taken
 
+    # -- for programs that take ----------------------------------------------------------------
+
+    def peek(self) -> tuple[int, int] | None:
+        """Return address and size of the oldest record, None where there is none that is
+        complete."""
+        with self._lock:
+            while self._records and self._records[0].state is _State.DISCARDED:
+                self._consumed += self._records.popleft().length
+            if not self._records or self._records[0].state is _State.BUSY:
+                return None
+            return self._records[0].addr, self._records[0].size
+
+    def advance(self) -> None:
+        """Drop the record that `peek` told of."""
+        with self._lock:
+            self._consumed += self._records.popleft().length
+
     # -- as a map ------------------------------------------------------------------------------
 
     def lookup_elem(self, key: bytes) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EAGAIN, EINVAL
+from errno import E2BIG, EAGAIN, EINVAL, ENOSPC
 
 import pytest
 
@@ -10,6 +10,7 @@ from bpfvm import vm
 from bpfvm.errors import MapError, RunFault
 from bpfvm.maps.base import MapType
 from bpfvm.maps.ringbuf import RingbufMap
+from bpfvm.maps.user_ringbuf import UserRingbufMap
 from bpfvm.memory import AddressSpace
 from bpfvm.program import MapDef
 
@@ -150,3 +151,65 @@ def test_the_sandbox_refuses_what_is_no_record(engine: str) -> None:
     obj = vm.assemble(HEAD + "r1 = r10\nr2 = 0\ncall bpf_ringbuf_submit\nexit")
     with pytest.raises(RunFault, match="no reserved ring buffer record"):
         obj.programs["p"].run(engine=engine, verify=False)
+
+
+DRAIN = """
+.map samples type=user_ringbuf entries=4096
+.map out type=array key=4 value=8 entries=1
+.prog p type=socket_filter license=GPL
+*(u64 *)(r10 - 8) = 0
+r1 = map(samples)
+r2 = func(take)
+r3 = r10
+r3 += -8
+r4 = {flags}
+call bpf_user_ringbuf_drain
+r6 = r0
+r7 = *(u64 *)(r10 - 8)
+r0 = r7
+r0 <<= 32
+r0 |= r6
+exit
+.func take args="ptr,ptr" ret=int
+r6 = r2
+r2 = 0
+r3 = 4
+call bpf_dynptr_data
+if r0 == 0 goto short
+r1 = *(u32 *)(r0 + 0)
+r2 = *(u64 *)(r6 + 0)
+r2 += r1
+*(u64 *)(r6 + 0) = r2
+if r1 == 99 goto stop
+short:
+r0 = 0
+exit
+stop:
+r0 = 1
+exit
+"""
+
+
+def test_programs_drain_samples(engine: str) -> None:
+    obj = vm.assemble(DRAIN.format(flags=0))
+    samples = obj.maps["samples"]
+    assert isinstance(samples, UserRingbufMap)
+    run = obj.programs["p"].run
+    assert run(engine=engine).r0 == 0
+    for data in (b"\x05\0\0\0", b"\x06\0\0\0rest", b"xx", b"\x63\0\0\0", b"\x01\0\0\0"):
+        samples.produce(data)
+    assert run(engine=engine).r0 == (5 + 6 + 99) << 32 | 4  # the fourth stops it
+    assert run(engine=engine).r0 == 1 << 32 | 1
+    assert samples.query(0) == 0
+    assert vm.assemble(DRAIN.format(flags=4)).programs["p"].run(engine=engine).r0 == 2**64 - EINVAL
+
+
+def test_samples_have_to_fit() -> None:
+    samples = UserRingbufMap(MapDef("s", MapType.USER_RINGBUF, 0, 0, 4096), AddressSpace())
+    with pytest.raises(MapError) as caught:
+        samples.produce(bytes(4096))
+    assert caught.value.errno == E2BIG
+    samples.produce(bytes(4000))
+    with pytest.raises(MapError) as caught:
+        samples.produce(bytes(4000))
+    assert caught.value.errno == ENOSPC

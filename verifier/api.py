@@ -23,6 +23,7 @@ from verifier.exceptions import find_callback
 from verifier.explore import Walk
 from verifier.log import STATS, live_table
 from verifier.reasons import Reason, Reject
+from verifier.speculation import check_tail_calls
 from verifier.xlate import xlate
 
 __all__ = ["contradicts", "verify"]
@@ -76,6 +77,7 @@ def verify(
             walk = Walk(env)
             walk.run()
             check_stack_depth(env)
+            check_tail_calls(env)
     except Reject as e:
         for line in e.lines:
             env.log.line(line)

@@ -35,6 +35,7 @@ from verifier.resources import (
     release,
     sleep_context,
 )
+from verifier.speculation import note_tail_call
 from verifier.state import (
     NOT_INIT_REG,
     UNKNOWN_REG,
@@ -130,9 +131,12 @@ def _compile_helper(env: Env, idx: int, number: int) -> Step:
 
 
 def _check_tail_call(env: Env, call: Call) -> None:
-    defn = None if call.map_index is None else env.facts[call.map_index].defn
-    if defn is None or call.name not in env.map_types.traits(defn).helpers:
+    if call.map_index is None:
         raise Reject(Reason.TAIL_CALL_MAP)
+    defn = env.facts[call.map_index].defn
+    if call.name not in env.map_types.traits(defn).helpers:
+        raise Reject(Reason.TAIL_CALL_MAP)
+    note_tail_call(env, call.map_index)
     if not env.rules.early_returns_in_callbacks and in_callback(env):
         raise Reject(Reason.TAIL_CALL_IN_CALLBACK)
     check_resource_leak(env, "tail_call")

@@ -145,10 +145,11 @@ class Env:
         self.seen = bytearray(size)
         self.max_ctx_offset = 0
         #: What `verifier.speculation` found: insns with a barrier before them, stores with one
-        #: behind them, and how insns are masked.
+        #: behind them, how insns are masked, and the maps of tail calls.
         self.barriers: set[int] = set()
         self.store_barriers: set[int] = set()
         self.masks: dict[int, tuple[str, int]] = {}
+        self.tail_call_maps: dict[int, set[int]] = {}
         #: States are only equal with equal scalars: other offsets may need other masks.
         self.exact_scalars = False
         self.stack_depth: list[int] = []

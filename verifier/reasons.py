@@ -122,6 +122,7 @@ class Reason(Enum):
     ARENA_ALU64_MIX = (EINVAL, "same insn cannot be used with and without arena pointer")
 
     # what only the privileged may do (a mispredicted path could misuse it)
+    TAIL_CALL_MAPS = (EINVAL, "tail_call abusing map_ptr")
     SPEC_BOUNDS = (
         EACCES,
         "R{reg} has unknown scalar with mixed signed bounds, "

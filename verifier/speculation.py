@@ -26,10 +26,12 @@ from verifier.state import EMPTY_TYPES, UNKNOWN_REG, RegState, RegType, StackSlo
 
 __all__ = [
     "check_scalar_sum",
+    "check_tail_calls",
     "confine",
     "is_over",
     "leave_mispredicted",
     "note_store",
+    "note_tail_call",
     "stops",
     "watch",
 ]
@@ -95,6 +97,21 @@ def note_store(env: Env, slot: StackSlot | None, size: int, value: RegState | No
     is_pointer = value is not None and value.type is not RegType.SCALAR
     if is_pointer or set(types[:size]) - {"m", "0"}:
         env.store_barriers.add(env.insn_idx)
+
+
+def note_tail_call(env: Env, map_index: int) -> None:
+    """Note which map the current tail call takes its program from."""
+    env.tail_call_maps.setdefault(env.insn_idx, set()).add(map_index)
+
+
+def check_tail_calls(env: Env) -> None:
+    """Refuse a tail call into maps that differ: its index is masked by the size of one (kernel:
+    do_misc_fixups). To be asked when the walk is done."""
+    if env.privs.bypass_spec_v1:
+        return
+    for idx, maps in env.tail_call_maps.items():
+        if len(maps) > 1 and env.seen[idx]:
+            raise Reject(Reason.TAIL_CALL_MAPS)
 
 
 # -- arithmetic --------------------------------------------------------------------------------

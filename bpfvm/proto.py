@@ -68,6 +68,7 @@ class ArgType(Enum):
     FUNC = auto()  # a subprog to call back
     CALLBACK_CTX = auto()  # what is handed to it: a pointer into the stack, or 0
     SPIN_LOCK = auto()  # a struct bpf_spin_lock in a map's value
+    TIMER = auto()  # a struct bpf_timer in a map's value
     DYNPTR = auto()  # a dynptr of kind `FuncProto.dynptr`, if that is said
     CONST_DYNPTR = auto()  # the same; the dynptr itself is not changed
     DYNPTR_UNINIT = auto()  # where a dynptr of kind `FuncProto.dynptr` is made
@@ -118,11 +119,12 @@ class Callback(Enum):
     LOOP = auto()  # (index, context), while the helper runs
     MAP_ELEM = auto()  # (map, key, value, context), while the helper runs
     SAMPLE = auto()  # (dynptr, context), while the helper runs
+    TIMER = auto()  # (map, key, value), later
 
     @property
     def is_async(self) -> bool:
         """Whether it is called later, from outside of the program."""
-        return False
+        return self is Callback.TIMER
 
 
 class KfuncFlags(Flag):

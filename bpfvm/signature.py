@@ -1,8 +1,8 @@
 """Words for the parameters and results of subprogs, where no BTF tells of them: in JSON requests
 and in the assembler's `.func`.
 
-A parameter is one of `u64 u32 int ptr ctx arena`, or `mem:N`, a pointer to N bytes. Decl tags
-follow with `+`: `mem:8+nonnull`. A result is one of `int u64 void arena`.
+A parameter is one of `u64 u32 int ptr ctx arena dynptr`, or `mem:N`, a pointer to N bytes. Decl
+tags follow with `+`: `mem:8+nonnull`. A result is one of `int u64 void arena`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,15 @@ _PARAMS = {
     "ptr": Param("", "void *", is_pointer=True, kind="PTR"),
     "ctx": Param("", "void *", is_pointer=True, kind="PTR", tags=frozenset({"arg:ctx"})),
     "arena": Param("", "void *", is_pointer=True, kind="PTR", tags=frozenset({"arg:arena"})),
+    "dynptr": Param(
+        "",
+        "const struct bpf_dynptr *",
+        is_pointer=True,
+        kind="PTR",
+        pointee_size=16,
+        pointee_kind="STRUCT",
+        pointee_name="bpf_dynptr",
+    ),
 }
 _RESULTS = {
     "int": Param("", "int", 4),
@@ -70,6 +79,8 @@ def _word(param: Param) -> str:
     if not param.is_pointer:
         return _number_word(param)
     tags = {tag.removeprefix("arg:") for tag in param.tags if tag.startswith("arg:")}
+    if param.pointee_name == "bpf_dynptr":
+        return "+".join(["dynptr", *sorted(tags)])
     kind = f"{_MEM}{param.pointee_size}" if param.pointee_kind != "UNKNOWN" else "ptr"
     for special in ("arena", "ctx"):
         if special in tags or special in param.tags:

@@ -36,6 +36,7 @@ from bpfvm import (
     regions,
     ringbuf,
     testrun,
+    timers,
 )
 from bpfvm.context import PROG_TYPES, Sleepable
 from bpfvm.errors import BpfError, InternalError, RunFault
@@ -90,6 +91,7 @@ REGISTRY = Registry(
         regions,
         iters,
         ringbuf,
+        timers,
         locks,
         dynptrs,
         drain,

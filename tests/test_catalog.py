@@ -52,7 +52,7 @@ def test_every_rejected_program_tells_why_and_how_to_repair_it(
 
 
 def test_messages_are_those_of_their_reason(entries: list[messages.Entry]) -> None:
-    templates = {reason.slug: reason.template for reason in Reason}
+    templates = {reason.slug: reason.template.rsplit("\n", 1)[-1] for reason in Reason}
     for entry in entries:
         for kernel, slug in entry.slugs.items():
             said = entry.vector.text("message", kernel)

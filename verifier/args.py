@@ -23,6 +23,7 @@ from verifier.privs import check_leak
 from verifier.reasons import Reason, Reject
 from verifier.sockets import SOCKET_TYPES
 from verifier.state import Base, FuncState, Mod, RegState, RegType
+from verifier.timers import check_timer
 from verifier.transfer import readable
 
 __all__ = ["Call", "check_arg"]
@@ -87,6 +88,7 @@ _ACCEPTED: dict[ArgType, tuple[tuple[RegType, ...], str]] = {
     ArgType.CONST_DYNPTR: (_DYNPTRS, _DYNPTR_WORDS),
     ArgType.DYNPTR_UNINIT: (_DYNPTRS, _DYNPTR_WORDS),
     ArgType.SPIN_LOCK: ((RegType.MAP_VALUE,), "map_value, ptr_"),
+    ArgType.TIMER: ((RegType.MAP_VALUE,), "map_value"),
     ArgType.RINGBUF_MEM: ((RegType.MEM.having(Mod.RINGBUF),), "ringbuf_mem"),
     ArgType.FUNC: ((RegType.FUNC,), "func"),
     ArgType.CALLBACK_CTX: ((RegType.STACK,), "fp"),
@@ -96,13 +98,25 @@ _ACCEPTED: dict[ArgType, tuple[tuple[RegType, ...], str]] = {
 class Call:
     """What one helper call has shown so far, argument by argument."""
 
-    __slots__ = ("dynptr", "id", "key", "map_index", "mem_size", "name", "proto", "ref", "size")
+    __slots__ = (
+        "dynptr",
+        "id",
+        "key",
+        "map_index",
+        "mem_size",
+        "name",
+        "proto",
+        "ref",
+        "size",
+        "timer_map",
+    )
 
     def __init__(self, proto: FuncProto) -> None:
         self.proto = proto
         self.name, self.id = proto.name, proto.helper_id
         self.map_index: int | None = None
         self.key: int | None = None  # a map key that is a known constant
+        self.timer_map: int | None = None  # the map whose value holds a timer
         self.mem_size = 0  # of the memory it returns
         self.dynptr: Dynptr | None = None
         self.size = 0  # the most that its last size argument may be
@@ -141,6 +155,8 @@ def check_arg(env: Env, frame: FuncState, call: Call, regno: int, arg: ArgType) 
     match arg:
         case ArgType.CONST_MAP_PTR:
             check_unmoved(reg, regno)
+            if call.timer_map not in (None, reg.arg):
+                raise Reject(Reason.TIMER_MAP, reg=regno)
             call.map_index = reg.arg
         case ArgType.MAP_KEY:
             if call.map_index is None:
@@ -190,6 +206,8 @@ def check_arg(env: Env, frame: FuncState, call: Call, regno: int, arg: ArgType) 
             if call.proto.dynptr is None:
                 raise InternalError(f"{call.name} makes a dynptr of no kind")
             construct(env, frame, regno, call.proto.dynptr)
+        case ArgType.TIMER:
+            call.timer_map = check_timer(env, frame, regno)
         case ArgType.SPIN_LOCK:
             process_lock(env, frame, regno, call.proto.effect)
         case ArgType.FIXED_MEM | ArgType.FIXED_OUT | ArgType.FIXED_WRITTEN:

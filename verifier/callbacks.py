@@ -24,6 +24,7 @@ from verifier.state import (
     Role,
 )
 from verifier.subprogs import fp_reg
+from verifier.timers import push_async
 
 __all__ = ["call_back", "function_of"]
 
@@ -50,6 +51,9 @@ def call_back(env: Env, frame: FuncState, proto: FuncProto) -> None:
         case Callback.SAMPLE:
             sample = RegState(RegType.DYNPTR, id=env.new_id(), info=DynptrType.LOCAL)
             _push(env, frame, proto, lambda caller: [sample, caller.regs[3]])
+        case Callback.TIMER:
+            owner = frame.regs[1].arg
+            push_async(env, frame, function_of(frame, proto), owner, sleepable=False)
         case None:
             pass
 

@@ -216,7 +216,7 @@ def _length(env: Env, most: int) -> Scalar:
 
 
 def _check_map_use(env: Env, call: Call) -> None:
-    if call.map_index is None:
+    if call.map_index is None or call.timer_map is not None:
         return
     defn = env.facts[call.map_index].defn
     traits = env.map_types.traits(defn)

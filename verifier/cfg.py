@@ -16,7 +16,7 @@ from bpfvm.isa import CallKind, Kind, LdKind
 from bpfvm.maps.base import MapTraits, MapType, MapTypes
 from bpfvm.privileges import Privileges
 from bpfvm.program import MapDef, MapFacts, Program
-from bpfvm.proto import IterStep, Registry
+from bpfvm.proto import Callback, IterStep, Registry
 from bpfvm.record import FieldKind
 from bpfvm.rules import KernelRules
 from verifier.abnormal import check_abnormal_returns
@@ -51,6 +51,7 @@ class Cfg:
         scc: per slot the number of its loop (strongly connected component), 0 outside loops.
         live: per slot the bits of registers that may be read from there on; -1 where no insn is.
         effects: per subprog, what calling it may do.
+        async_calls: slots of calls that say what is to be called later.
         exception_callback: first slot of the subprog that is run when the program throws.
         callbacks: slots of calls that call a subprog back while they run.
     """
@@ -66,6 +67,7 @@ class Cfg:
     live: list[int] = field(default_factory=list)
     effects: tuple[Effects, ...] = ()
     callbacks: set[int] = field(default_factory=set)
+    async_calls: set[int] = field(default_factory=set)
     exception_callback: int | None = None
 
     def subprog_at(self, start: int) -> int:
@@ -100,7 +102,8 @@ def check_program(
     cfg = Cfg(starts, rows)
     cfg.exception_callback = None if handler is None else handler.start
     cfg.arena = _check_insns(program, facts, map_types, rules, privs, rows)
-    cfg.callbacks = _callback_calls(program, registry, rows)
+    for idx, callback in _callback_calls(program, registry, rows):
+        (cfg.async_calls if callback.is_async else cfg.callbacks).add(idx)
     check_back_edges(privs, insns, successors)
     _check_reachable(insns, cfg)
     _mark_item_calls(program, registry, cfg)
@@ -145,14 +148,13 @@ def _check_kfunc(program: Program, registry: Registry, index: int) -> None:
 
 def _callback_calls(
     program: Program, registry: Registry, rows: Sequence[isa.InsnDef | None]
-) -> set[int]:
-    found = set()
+) -> Iterator[tuple[int, Callback]]:
+    """Yield the calls that hand a subprog over, and what it is called with."""
     for idx, (insn, row) in enumerate(zip(program.insns, rows, strict=True)):
         if row is not None and row.op is CallKind.HELPER:
             proto = registry.helper(insn.imm, program.prog_type)
-            if proto is not None and proto.callback is not None and not proto.callback.is_async:
-                found.add(idx)
-    return found
+            if proto is not None and proto.callback is not None:
+                yield idx, proto.callback
 
 
 def _check_layout(insns: Sequence[Insn], starts: list[int]) -> None:
@@ -391,6 +393,8 @@ def _check_reachable(insns: Sequence[Insn], cfg: Cfg) -> None:
                 cfg.prune |= {idx, idx + 1 + insn.imm}
                 cfg.jump.add(idx + 1 + insn.imm)
                 todo.append(idx + 1 + insn.imm)
+            if idx in cfg.async_calls:
+                cfg.prune.add(idx)
             if idx in cfg.callbacks:
                 cfg.prune.add(idx)
                 cfg.jump.add(idx)

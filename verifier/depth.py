@@ -34,8 +34,8 @@ def check_stack_depth(env: Env) -> None:
         Reject: naming the chain's length, or the insn.
     """
     depth = _Depth(env)
-    if env.cfg.exception_callback is not None:
-        depth.check(env.cfg.subprog_at(env.cfg.exception_callback))
+    for number in sorted(depth.run_apart, reverse=True):
+        depth.check(number)
     depth.check(0)
 
 
@@ -63,6 +63,10 @@ class _Depth:
         ]
         handler = env.cfg.exception_callback
         self._handler = None if handler is None else env.cfg.subprog_at(handler)
+        #: What doesn't run under the main program.
+        self.run_apart = set(env.run_apart)
+        if self._handler is not None:
+            self.run_apart.add(self._handler)
         self._private = False
         self._deepest: dict[tuple[int, int, bool], int] = {}
 
@@ -99,10 +103,11 @@ class _Depth:
             if idx not in targets:
                 continue
             callee = self._starts.index(targets[idx])
-            if callee == self._handler:
-                if insns[idx].opcode == _CALL:
+            if callee in self.run_apart:
+                if insns[idx].opcode != _CALL:
+                    continue
+                if callee == self._handler:
                     raise Reject(Reason.EXCEPTION_CALLED, insn=idx)
-                continue
             yield _Entry(callee, entry.frames + 1, total, called_back)
 
     def _throws(self, insn: Insn) -> bool:

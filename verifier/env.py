@@ -112,6 +112,8 @@ class Env:
         self.global_calls: dict[int, set[bool]] = {}
         #: Numbers of subprogs that are called back.
         self.called_back: set[int] = set()
+        #: Those of them that run later, not under the program.
+        self.run_apart: set[int] = set()
         #: Per bpf_loop call the one subprog it calls back, None where a plain loop can't stand
         #: for it.
         self.inline_loops: dict[int, int | None] = {}
@@ -228,6 +230,16 @@ class Env:
                 count=len(self.pending),
             )
         return other
+
+    def push_apart(self, state: VerifierState, target: int) -> None:
+        """Leave *state*, which is no path of the current one, to be walked from *target*.
+
+        Raises:
+            Reject: too many branches are pending.
+        """
+        self.pending.append(Pending(state, target, self.insn_idx, len(self.log)))
+        if len(self.pending) > MAX_PENDING:
+            raise Reject(Reason.TOO_COMPLEX_ASYNC, count=len(self.pending))
 
     def note_stack(self, frameno: int, spi: int) -> None:
         """Record that the current insn spills to or fills from a slot."""

@@ -290,6 +290,7 @@ class Walk:
                     if (
                         not is_item
                         and not calls_back
+                        and not _is_other_entry(old, cur)
                         and looks_same(old, cur)
                         and old.may_goto_depth == cur.may_goto_depth
                         and old.unroll_depth == cur.unroll_depth
@@ -521,6 +522,12 @@ class Walk:
                 self._last_line = line
                 log.line(f"; {line}")
         log.insn(idx, _touched(self.env, idx))
+
+
+def _is_other_entry(old: VerifierState, cur: VerifierState) -> bool:
+    """Say whether an async callback was entered again: the same state is no endless loop then."""
+    frame = old.frames[-1]
+    return frame.role is Role.ASYNC and frame.async_entries != cur.frames[-1].async_entries
 
 
 def _forget_marks(frame: FuncState) -> None:

@@ -11,10 +11,11 @@ from enum import Enum, unique
 from typing import assert_never
 
 from bpfvm.context import CTX_STRUCTS
-from bpfvm.errors import InternalError
 from bpfvm.program import Param, Subprog
+from bpfvm.proto import DynptrType
 from verifier.bounds import ZERO
 from verifier.callkit import check_memory, check_unmoved
+from verifier.dynptrs import check_dynptr
 from verifier.env import Env
 from verifier.precision import mark_reg
 from verifier.prototype import ArgKind, GlobalArg
@@ -126,7 +127,7 @@ def _arg(env: Env, subprog: Subprog, i: int, param: Param) -> GlobalArg:
     if param.pointee_kind == "STRUCT" and param.pointee_name == _DYNPTR:
         if tags:
             raise Reject(Reason.ARG_TAGS, arg=i)
-        raise Reject(Reason.NOT_SUPPORTED, what="dynptrs as arguments of global functions")
+        return GlobalArg(ArgKind.DYNPTR)
     if _Tag.TRUSTED in tags:
         if tags - {_Tag.TRUSTED, _Tag.NULLABLE}:
             raise Reject(Reason.ARG_TAGS, arg=i)
@@ -256,6 +257,11 @@ def _check_arg(env: Env, frame: FuncState, i: int, arg: GlobalArg, number: int) 
         case ArgKind.ARENA:
             if reg.type is not RegType.ARENA and reg.type is not _SCALAR:
                 raise Reject(Reason.ARG_NOT_ARENA, reg=regno)
+        case ArgKind.DYNPTR:
+            if reg.type not in (RegType.STACK, RegType.DYNPTR):
+                _check_place(reg, regno)
+                raise Reject(Reason.DYNPTR_NOT_STACK, arg=_named(env, i))
+            check_dynptr(env, frame, regno, None)
         case ArgKind.OBJECT:
             if not arg.mods & Mod.UNTRUSTED:
                 _check_object(env, reg, regno, arg)
@@ -339,7 +345,9 @@ def _entry_reg(env: Env, arg: GlobalArg) -> RegState:
         case ArgKind.MEM | ArgKind.UNTRUSTED_MEM:
             mem = RegType.of(Base.MEM, arg.mods)
             return RegState(mem, arg=arg.size, id=env.new_id() if mem.may_be_null else 0)
+        case ArgKind.DYNPTR:
+            return RegState(RegType.DYNPTR, id=env.new_id(), info=DynptrType.LOCAL)
         case ArgKind.OBJECT:
             return RegState(RegType.of(Base.BTF_ID, arg.mods), id=env.new_id(), info=arg.info)
         case _:
-            raise InternalError(f"no register for {arg}")
+            assert_never(arg.kind)

@@ -203,6 +203,7 @@ def _check_kfunc_arg(env: Env, frame: FuncState, call: _Call, regno: int, arg: A
             | ArgType.ALLOC_SIZE_OR_ZERO
             | ArgType.RINGBUF_MEM
             | ArgType.FUNC
+            | ArgType.TIMER
             | ArgType.CALLBACK_CTX
             | ArgType.SPIN_LOCK
             | ArgType.DYNPTR

@@ -19,6 +19,7 @@ class ArgKind(Enum):
     MEM = "mem"
     UNTRUSTED_MEM = "untrusted mem"
     ARENA = "arena"
+    DYNPTR = "dynptr"
     OBJECT = "object"  # a kernel's struct
 
 

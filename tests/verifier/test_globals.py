@@ -170,3 +170,19 @@ def test_r0_of_a_global_call_needs_no_trace() -> None:
         "*(u8 *)(r2 + 0) = 1\nr0 = 0\nexit\n.func f global args=u64\nr0 = 0\nexit\n"
     )
     assert check(text, flags=TEST_STATE_FREQ).ok
+
+
+def test_dynptrs_are_handed_over() -> None:
+    ringbuf = "r1 = r10\nr1 += -16\n"
+    verdict = check(main(ringbuf, "args=dynptr", "r0 = 0\nexit"))
+    assert verdict.last == CALLER
+    assert "Expected an initialized dynptr as R1\n" in verdict.log
+    verdict = check(main("r1 = 5", "args=dynptr", "r0 = 0\nexit"))
+    assert "R1 expected pointer to stack or const struct bpf_dynptr\n" in verdict.log
+    data = "r2 = 0\nr3 = 4\ncall bpf_dynptr_data\nif r0 == 0 goto +1\nr0 = *(u32 *)(r0 + 0)\nexit"
+    made = (
+        "*(u32 *)(r10 - 20) = 0\nr2 = r10\nr2 += -20\nr1 = map(array)\ncall bpf_map_lookup_elem\n"
+        "if r0 != 0 goto +2\nr0 = 0\nexit\nr1 = r0\nr2 = 16\nr3 = 0\nr4 = r10\nr4 += -16\n"
+        "call bpf_dynptr_from_mem\nr1 = r10\nr1 += -16\n"
+    )
+    assert check(main(made, "args=dynptr", data)).ok

@@ -81,6 +81,11 @@ WORDINGS: tuple[Wording, ...] = (
         r"invalid\1 {{read from|write to}} stack",
     ),
     Wording("6.18", r"invalid indirect (read from stack)", r"invalid \1"),
+    Wording(
+        "6.18",
+        r"cannot be mixed with socket references",
+        "would lead to reference leak",
+    ),
     # -- since 6.18 --
     Wording("7.3", r"\b(iter_\w+\()ref_id=", r"\1id="),
     Wording("7.3", r"\bref_obj_id=", "id="),

@@ -13,6 +13,7 @@ from bpfvm.errors import AsmError
 from bpfvm.insn import Insn, decode
 from bpfvm.maps.base import MapFlags, MapType
 from bpfvm.program import Linkage, MapDef, Program
+from bpfvm.record import FieldKind, MapField
 
 HELPERS = {"bpf_map_lookup_elem": 1, "bpf_ktime_get_ns": 5}
 
@@ -212,6 +213,8 @@ def test_directives() -> None:
         .map arena type=arena entries=10 extra=0x100000000000
         .map "odd name" type=hash key=4 value=16 entries=3 flags=no_prealloc,rdonly_prog
         .map .rodata type=2 value=2 entries=1 image=0102 frozen
+        .map locked type=array value=32 entries=1 fields=bpf_timer@16,bpf_spin_lock@4
+        .map plain type=array value=8 entries=1 fields=""
         .kfunc maybe weak
         .prog first type=xdp license="Dual BSD/GPL" attach=3 flags=0x2
             r1 = map(arena)
@@ -227,7 +230,9 @@ def test_directives() -> None:
         .prog third type=raw_tp sleepable
             exit
     """)
-    arena, odd, rodata = obj.maps
+    arena, odd, rodata, locked, plain = obj.maps
+    timer, lock = MapField(FieldKind.TIMER, 16), MapField(FieldKind.SPIN_LOCK, 4)
+    assert (locked.record, plain.record, rodata.record) == ((lock, timer), (), None)
     assert arena == MapDef("arena", MapType.ARENA, 0, 0, 10, MapFlags.MMAPABLE, 0x100000000000)
     assert odd == MapDef("odd name", 1, 4, 16, 3, MapFlags.NO_PREALLOC | MapFlags.RDONLY_PROG)
     assert rodata == MapDef(".rodata", 2, 4, 2, 1, image=b"\1\2", frozen=True)
@@ -391,6 +396,12 @@ LICENSE:
         (".map m type=blob", "1:13", "type: blob is unknown: expected hash array"),
         (".map m type=array value=x", "1:25", "value: expected a number, not x"),
         (".map m type=array color=red", "1:25", ".map: color is unknown here"),
+        (
+            ".map m type=array fields=bpf_spin_lock@x",
+            "1:26",
+            "fields: 'bpf_spin_lock@x': expected NAME@OFFSET of bpf_spin_lock",
+        ),
+        (".map m type=array fields=lock@4", "1:26", "fields: 'lock@4': expected NAME@OFFSET of"),
         (".map m type=array flags=wet", "1:25", "flags: wet is unknown: expected no_prealloc"),
         (".map m type=array\n.map m type=array", "2:6", "duplicate map m"),
         (".prog a type=lunch\nexit", "1:14", "unknown program type lunch: expected"),

@@ -584,3 +584,35 @@ def test_bad_privileges(whom: dict[str, object], place: str) -> None:
     answer = ask(asm=_LEAK, **whom)
     assert answer["stage"] == "request"
     assert place in answer["error"]
+
+
+def test_special_fields_of_maps() -> None:
+    fields = [{"kind": "bpf_spin_lock", "off": 4}]
+    spec = {"type": "array", "value_size": 8, "fields": fields}
+    text = "r1 = 0 ll\nr0 = *(u32 *)(r1 + {off})\nexit"
+    fixups = [{"insn": 0, "kind": "map_value", "name": "m", "off": 0}]
+    loads = {
+        off: ask(
+            insns=hex_of(text.format(off=off)),
+            prog_type="sched_cls",
+            maps={"m": spec},
+            fixups=fixups,
+        )["load"]
+        for off in (0, 4)
+    }
+    assert loads[0]["ok"]
+    assert loads[4]["last"] == "bpf_spin_lock cannot be accessed directly by load/store"
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ({"kind": "lock", "off": 4}, "m: fields[0]: kind: 'lock' is none of bpf_spin_lock"),
+        ({"kind": "bpf_timer", "at": 4}, "fields[0]: unknown key at"),
+        ({"off": 4}, "fields[0]: kind"),
+    ],
+)
+def test_bad_special_fields(field: dict[str, object], words: str) -> None:
+    answer = ask(insns=RETURN_7, maps={"m": {"type": "array", "fields": [field]}})
+    assert answer["stage"] == "request"
+    assert words in answer["error"]

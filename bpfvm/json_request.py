@@ -306,6 +306,8 @@ def read_request(value: object) -> Request:
     reader.done()
     if engine == "kernel" and not request.verify:
         raise reader.fail("engine", "kernel: it runs verified programs only")
+    if engine == "kernel" and request.privileges != PRIVILEGED:
+        raise reader.fail("engine", "kernel: it is asked as the user who runs bpfvm")
     if engine == "kernel" and prog_type == MEM:
         raise reader.fail("engine", f"kernel: it has no program type {MEM}")
     return request

@@ -163,7 +163,7 @@ def check_arg(env: Env, frame: FuncState, call: Call, regno: int, arg: ArgType) 
                 raise Reject(Reason.NO_MAP_FOR_KEY)
             defn = env.facts[call.map_index].defn
             check_memory(env, frame, regno, defn.key_size)
-            if env.map_types.traits(defn).constant_key_elision:
+            if env.map_types.traits(defn).constant_key_elision and env.privs.bpf_capable:
                 call.key = _constant_key(env, reg, defn.key_size)
         case ArgType.MAP_VALUE | ArgType.UNINIT_MAP_VALUE:
             if call.map_index is None:

@@ -320,7 +320,11 @@ def save(
     elif kind.base is Base.MEM and not kind.may_be_null:
         check_leak(env, value_regno, value, "mem")
         check_mem_access(env, regno, pointer, at, size, write=True)
-    elif not _access_object(env, regno, pointer, at, size, write=True):
+    else:
+        if kind is RegType.FLOW_KEYS:
+            check_leak(env, value_regno, value, "flow keys")
+        if _access_object(env, regno, pointer, at, size, write=True):
+            return
         if kind is _MAP_PTR:
             _check_map_ptr(env, regno, pointer, at, write=True)
         raise Reject(Reason.INVALID_MEM, reg=regno, type=kind.label)

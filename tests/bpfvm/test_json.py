@@ -578,6 +578,7 @@ def test_privileges_hold_for_runs_too() -> None:
         ({"caps": ["CAP_CHOWN"]}, "CAP_CHOWN"),
         ({"caps": [39]}, "caps"),
         ({"unpriv": True, "caps": ["CAP_BPF"]}, "caps"),
+        ({"unpriv": True, "engine": "kernel"}, "engine"),
     ],
 )
 def test_bad_privileges(whom: dict[str, object], place: str) -> None:

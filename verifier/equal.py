@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum, unique
+from functools import cache
+from itertools import product
 
 from verifier.bounds import range_within
 from verifier.env import Env
@@ -52,6 +54,8 @@ _SCALAR, _NOT_INIT = RegType.SCALAR, RegType.NOT_INIT
 _REGIONS = frozenset({Base.MAP_KEY, Base.MAP_VALUE, Base.MEM, Base.BUF, Base.TP_BUFFER})
 _EMPTY = StackSlot(EMPTY_TYPES)
 _IGNORED = frozenset("?m")
+#: Types of slots that hold nothing to rely on.
+_UNREADABLE = frozenset(map("".join, product("?m", repeat=8)))
 
 
 class Ids:
@@ -250,18 +254,32 @@ def _has_ids(slot: StackSlot) -> bool:
 
 
 def _slot_safe(a: StackSlot, b: StackSlot, ids: Ids, mode: Mode, lenient_ids: bool) -> bool:
-    if _IGNORED.issuperset(a.types):
+    types = a.types
+    if types in _UNREADABLE:
         return True
+    x, y = a.spilled, b.spilled
+    if types == b.types and a.object is None:  # the most frequent case, and quickly told
+        if x is None:
+            return True
+        if y is not None:
+            if mode is _NOT_EXACT and not x.precise and x.type is _SCALAR and y.type is _SCALAR:
+                return True
+            return _reg_safe(x, y, ids, mode, lenient_ids)
     x, y = _as_scalar(a), _as_scalar(b)
     if x is not None and y is not None:
         return _reg_safe(x, y, ids, mode, lenient_ids)
-    if any(p != q and p not in _IGNORED for p, q in zip(a.types, b.types, strict=True)):
+    if not _bytes_fit(types, b.types):
         return False
     if a.object is not None:
         return b.object is not None and _object_safe(a.object, b.object, ids)
     if a.spilled is None:
         return True
     return b.spilled is not None and _reg_safe(a.spilled, b.spilled, ids, mode, lenient_ids)
+
+
+@cache
+def _bytes_fit(old: str, cur: str) -> bool:
+    return all(p == q or p in _IGNORED for p, q in zip(old, cur, strict=True))
 
 
 def _slot_safe_unpriv(a: StackSlot, b: StackSlot, ids: Ids, mode: Mode, lenient_ids: bool) -> bool:
@@ -308,4 +326,4 @@ def _as_scalar(slot: StackSlot) -> RegState | None:
     if slot.spilled is not None:
         is_whole = slot.types == SPILL_TYPES and slot.spilled.type is _SCALAR
         return slot.spilled if is_whole else None
-    return UNKNOWN_REG if _IGNORED.issuperset(slot.types) else None
+    return UNKNOWN_REG if slot.types in _UNREADABLE else None

@@ -67,8 +67,7 @@ _ROWS = """
 64 bind | ctx mem size | int | - | cgroup_sock_addr
 65 xdp_adjust_tail | ctx any | int | changes | xdp
 66 skb_get_xfrm_state | ctx any out size any | int | - | tc
-67 get_stack | ctx out size0 any | len | gpl | btf raw perf_event tracepoint
-67 get_stack | ctx out size0 any | len | gpl sleep | kprobe
+67 get_stack | ctx out size0 any | len | gpl | btf raw perf_event tracepoint kprobe
 68 skb_load_bytes_relative | ctx any out size any | int | - | load_users
 69 fib_lookup | ctx wmem size any | int | gpl | tc xdp
 70 sock_hash_update | ctx map key any | int | pkt | sock_ops

@@ -77,6 +77,18 @@ def test_contexts() -> None:
         assert f"{named} expects pointer to ctx\n" in verdict.log
 
 
+def test_contexts_that_are_plain_memory() -> None:
+    """Their last byte has to be there, and the program has to be allowed to write it."""
+    body = "r0 = 0\nexit"
+    for size, fits in ((8, True), (1 << 17, False)):
+        assert check(main("", f'args="mem:{size}"', body), "syscall").ok == fits
+    traced = check(main("", 'args="mem:4"', body), "tracepoint")
+    assert traced.last == CALLER
+    assert "invalid bpf_context access off=3 size=1\n" in traced.log
+    skb = check(main("", 'args="mem:4"', body))
+    assert "R1 type=ctx expected=fp\n" in skb.log
+
+
 def test_arena_arguments_are_scalars_inside() -> None:
     call = "r1 = map(arena)\nr1 = addr_space_cast(r1, 0, 1)"
     cast = "r1 = addr_space_cast(r1, 0, 1)\nr0 = *(u64 *)(r1 + 0)\nexit"

@@ -98,11 +98,11 @@ def compile_alu(env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
     transfer, next_idx = env.domain.transfer[op], idx + 1
     imm = const_reg(insn.imm)
     regno_src = src if is_reg else None
-    links = op in (AluOp.ADD, AluOp.SUB)
+    links = op in (AluOp.ADD, AluOp.SUB) and env.privs.bpf_capable
     link_kind = ADD_CONST64 if width == 64 else ADD_CONST32
     forks = op in (AluOp.AND, AluOp.OR)
     is_self = is_reg and src == dst
-    spied = links and is_reg and not env.privs.bypass_spec_v1
+    spied = op in (AluOp.ADD, AluOp.SUB) and is_reg and not env.privs.bypass_spec_v1
 
     def step(env: Env, frame: FuncState) -> int:
         regs = frame.regs

@@ -11,7 +11,7 @@ those in .text are shared; maps can't be taken from it (its data sections are sk
 Directives:
 
     .map NAME type=arena|array|hash|N [key=N] [value=N] [entries=N] [flags=mmapable,...|N]
-              [extra=N] [image=HEX] [frozen] [fields=bpf_spin_lock@N,...]
+              [extra=N] [image=HEX] [frozen] [inner=MAP] [fields=bpf_spin_lock@N,...]
     .prog NAME [type=xdp] [sleepable[=0|1]] [license=GPL] [attach=N] [flags=N]
     .func NAME [global] [args="WORD,..."] [ret=WORD] [exception=NAME]
     .kfunc NAME [weak]
@@ -250,8 +250,18 @@ class _Assembler:
             words.number("extra", 0),
             content,
             words.flag("frozen"),
+            inner=self.inner_of(words),
             record=self.record_of(words),
         )
+
+    def inner_of(self, words: _Words) -> MapDef | None:
+        """Return the map that `inner=NAME` says elements are like."""
+        name = words.text("inner")
+        if name is None:
+            return None
+        if name not in self.maps:
+            words.fail(f"inner: no map {name} before this one", words.col)
+        return self.maps[name]
 
     @staticmethod
     def record_of(words: _Words) -> tuple[MapField, ...] | None:

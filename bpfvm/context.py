@@ -446,7 +446,7 @@ def _both(stem: str, attach: int) -> tuple[Section, Section]:
 
 
 _BTF_TYPES = (
-    _needs_btf(
+    ProgType(
         "tracing",
         26,
         (
@@ -456,7 +456,10 @@ _BTF_TYPES = (
             *_both("fmod_ret", 26),
             *_both("iter", 28),
         ),
+        Sleepable.MAY,
         ret_ranges={24: (0, 0), 25: (0, 0), 28: _PASS_DROP},
+        rewritten=False,
+        ctx_missing=_KERNEL_BTF,
     ),
     _needs_btf("struct_ops", 27, _both("struct_ops", 44)),
     _needs_btf("ext", 28, (Section("freplace+"),)),

@@ -70,6 +70,7 @@ class ProgType:
         rewritten: the kernel translates accesses to the context, so its pointer can't be moved.
         test_run: programs can be run; the kernel may run more.
         tp_buffer: the first 8 bytes of the context are a pointer to a buffer.
+        ctx_missing: what we'd have to have to follow accesses to the context, "" if we do.
         missing: what we'd have to have to follow programs of the type, "" if we do.
     """
 
@@ -93,6 +94,7 @@ class ProgType:
     rewritten: bool = True
     test_run: bool = False
     tp_buffer: bool = False
+    ctx_missing: str = ""
     missing: str = ""
 
     def returns(self, attach: int) -> Range | None:

@@ -135,6 +135,27 @@ class KernelRules:
     variable_zero_fill: bool = _rule(
         False, True, "a variable-offset stack read over spilled zeros gives 0"
     )
+    lookup_refined_at_once: bool = _rule(
+        False, True, "a lookup of maps or sockets says so before its null check"
+    )
+    inner_key_elision: bool = _rule(
+        True, False, "a known key of an inner array gives a value that needs no null check"
+    )
+    sockmap_updaters: frozenset[str] = _rule(
+        frozenset(
+            {
+                "socket_filter",
+                "sched_cls",
+                "sched_act",
+                "xdp",
+                "sk_reuseport",
+                "flow_dissector",
+                "sk_lookup",
+            }
+        ),
+        frozenset({"sk_reuseport", "sk_lookup"}),
+        "the program types that may update maps of sockets",
+    )
     packet_region_messages: bool = _rule(
         False, True, "packet bounds errors use the min/max value lines"
     )

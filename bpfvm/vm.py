@@ -47,6 +47,7 @@ from bpfvm.link import not_executable
 from bpfvm.maps.array import ArrayMap
 from bpfvm.maps.base import Map, MapType, MapTypes
 from bpfvm.maps.hash import HashMap
+from bpfvm.maps.opaque import OPAQUE
 from bpfvm.maps.prog_array import ProgArrayMap
 from bpfvm.maps.ringbuf import RingbufMap
 from bpfvm.maps.user_ringbuf import UserRingbufMap
@@ -111,6 +112,7 @@ MAP_TYPES = MapTypes(
         MapType.RINGBUF: RingbufMap,
         MapType.USER_RINGBUF: UserRingbufMap,
         MapType.PROG_ARRAY: ProgArrayMap,
+        **OPAQUE,
     },
 )
 #: Helper numbers by name, as assembly text and listings use them.

@@ -120,6 +120,9 @@ def _check_attributes(
     refused = check_attributes(privileges, program.prog_type, len(program.insns))
     if refused is None and prog_type is None:
         return Reject(Reason.BAD_PROG_TYPE, name=program.prog_type)
+    if refused is None and prog_type is not None and prog_type.missing:
+        what = f"programs of type {prog_type.name}, which need {prog_type.missing}"
+        return Reject(Reason.NOT_SUPPORTED, what=what)
     return refused
 
 

@@ -13,6 +13,7 @@ from verifier.bounds import ZERO, Scalar, const
 from verifier.domain import Domain
 from verifier.env import Env, Step
 from verifier.fields import check_fields
+from verifier.lookups import proven
 from verifier.precision import mark_reg
 from verifier.privs import check_comparison
 from verifier.resources import drop
@@ -157,8 +158,8 @@ def compile_jcond(env: Env, idx: int, insn: Insn, row: InsnDef, target: int) -> 
                 keeps = env.rules.null_check_keeps_id or (
                     nullable.type.base is Base.MAP_VALUE and nullable.arg in env.locked_maps
                 )
-                _settle_null(env.cur, nullable.id, is_null=op is JmpOp.JNE, keeps_id=keeps)
-                _settle_null(other, nullable.id, is_null=op is JmpOp.JEQ, keeps_id=keeps)
+                _settle_null(env, env.cur, nullable.id, is_null=op is JmpOp.JNE, keeps_id=keeps)
+                _settle_null(env, other, nullable.id, is_null=op is JmpOp.JEQ, keeps_id=keeps)
             else:
                 check_comparison(env, dst, a)
         elif not (is_reg and width == 64 and _compare_pointers(env, other, op, dst, src, a, b)):
@@ -319,12 +320,9 @@ def _linked_value(domain: Domain, reg: RegState, known: RegState) -> Scalar | No
 # -- pointers ----------------------------------------------------------------------------------
 
 
-def _proven(reg: RegState) -> RegType:
-    """Return the type of maybe-null *reg* once it is known not to be NULL."""
-    return reg.type.without(Mod.MAYBE_NULL)
-
-
-def _settle_null(state: VerifierState, id_: int, *, is_null: bool, keeps_id: bool) -> None:
+def _settle_null(
+    env: Env, state: VerifierState, id_: int, *, is_null: bool, keeps_id: bool
+) -> None:
     """Make every copy of a maybe-null pointer what the test proved it to be."""
 
     def change(reg: RegState) -> RegState | None:
@@ -334,7 +332,7 @@ def _settle_null(state: VerifierState, id_: int, *, is_null: bool, keeps_id: boo
             if reg.ref == id_:
                 drop(state, id_)  # nothing was acquired
             return ZERO_REG
-        return reg._replace(type=_proven(reg), id=reg.id if keeps_id else 0)
+        return proven(env, reg)._replace(id=reg.id if keeps_id else 0)
 
     replace_regs(state, change)
 
@@ -356,7 +354,7 @@ def _compare_pointers(
         equal = there if op is JmpOp.JEQ else env.cur
         regno, reg, pointer = (dst, a, b) if a.type.may_be_null else (src, b, a)
         if _is_surely_set(env, pointer):
-            equal.frames[-1].regs[regno] = reg._replace(type=_proven(reg))
+            equal.frames[-1].regs[regno] = proven(env, reg)
         return False
     return _compare_packet(env.cur, there, op, dst, src, a, b)
 

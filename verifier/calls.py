@@ -11,7 +11,8 @@ from typing import assert_never
 from bpfvm.errors import InternalError
 from bpfvm.insn import Insn
 from bpfvm.isa import CallKind, InsnDef
-from bpfvm.maps.base import MapFlags
+from bpfvm.maps.base import Lookup, MapFlags
+from bpfvm.program import MapDef
 from bpfvm.proto import ArgType, DynptrType, Effect, FuncProto, RetType
 from verifier.args import Call, check_arg
 from verifier.bounds import UNKNOWN, Scalar
@@ -26,6 +27,7 @@ from verifier.env import Env, Step
 from verifier.exits import leave_early
 from verifier.kfuncs import compile_kfunc
 from verifier.ldabs import in_callback
+from verifier.lookups import acquires, found, is_inner
 from verifier.packets import forget_packets
 from verifier.reasons import Reason, Reject
 from verifier.resources import (
@@ -49,6 +51,7 @@ __all__ = ["compile_call"]
 
 #: The first helper number the kernel doesn't know.
 MAX_HELPER = 212
+_UPDATES = frozenset({"bpf_map_update_elem", "bpf_map_delete_elem"})
 #: kernel: MAX_ERRNO
 MAX_ERRNO = 4095
 
@@ -112,7 +115,7 @@ def _compile_helper(env: Env, idx: int, number: int) -> Step:
         result = _result(env, call)
         if proto.dynptr_may_move_packet and call.dynptr and call.dynptr.kind is DynptrType.SKB:
             forget_packets(env)
-        if proto.acquires:
+        if proto.acquires or _finds_socket(env, call):
             id_ = acquire(env)
             result = result._replace(id=id_, ref=id_)
         elif proto.is_cast:
@@ -171,10 +174,11 @@ def _result(env: Env, call: Call) -> RegState:
             if call.map_index is None:
                 raise InternalError(f"{call.name} returns a map value but takes no map")
             defn = env.facts[call.map_index].defn
-            if call.key is not None and call.key < defn.max_entries:
+            elided = env.rules.inner_key_elision or not is_inner(env, call.map_index)
+            if elided and call.key is not None and call.key < defn.max_entries:
                 id_ = env.new_id() if call.map_index in env.locked_maps else 0
                 return RegState(_MAP_VALUE, id=id_, arg=call.map_index)
-            return RegState(RegType.MAP_VALUE_OR_NULL, id=env.new_id(), arg=call.map_index)
+            return found(env, call.map_index)
         case RetType.LENGTH:
             return RegState(RegType.SCALAR, _length(env, call.size))
         case RetType.MAP_VALUE:
@@ -215,11 +219,35 @@ def _length(env: Env, most: int) -> Scalar:
     return env.domain.sync(UNKNOWN._replace(smin=least, smax=most, s32_min=least, s32_max=most))
 
 
+def _finds_socket(env: Env, call: Call) -> bool:
+    is_lookup = call.proto.ret is RetType.MAP_VALUE_OR_NULL and call.map_index is not None
+    return is_lookup and acquires(env, call.map_index or 0)
+
+
+def _check_sockmap_update(env: Env, call: Call, defn: MapDef) -> None:
+    """Kernel: may_update_sockmap."""
+    prog_type = env.program.prog_type
+    is_delete = call.proto.ret is RetType.INTEGER and ArgType.MAP_VALUE not in call.proto.args
+    if prog_type in env.rules.sockmap_updaters or (prog_type == "sock_ops" and is_delete):
+        return
+    if env.rules.lookup_refined_at_once:
+        raise Reject(Reason.SOCKMAP_UPDATE)
+    raise Reject(
+        Reason.MAP_FUNC,
+        before=[Reason.SOCKMAP_UPDATE.template],
+        map_type=defn.map_type,
+        name=call.name,
+        id=call.id,
+    )
+
+
 def _check_map_use(env: Env, call: Call) -> None:
     if call.map_index is None or call.timer_map is not None:
         return
     defn = env.facts[call.map_index].defn
     traits = env.map_types.traits(defn)
+    if traits.lookup is Lookup.SOCKET and call.name in _UPDATES:
+        _check_sockmap_update(env, call, defn)
     if call.name not in traits.helpers:
         raise Reject(Reason.MAP_FUNC, map_type=defn.map_type, name=call.name, id=call.id)
     writes = any(a in (ArgType.MAP_VALUE, ArgType.MAP_KEY) for a in call.proto.args)

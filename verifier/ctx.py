@@ -46,6 +46,9 @@ def access_ctx(
 ) -> RegState:
     """Check an access to the context; return what a load of it gives."""
     prog_type = env.prog_type
+    if prog_type.ctx_missing:
+        what = f"the context of {prog_type.name} programs, which needs {prog_type.ctx_missing}"
+        raise Reject(Reason.NOT_SUPPORTED, what=what)
     check_ctx_pointer(env, regno, pointer, may_move=not prog_type.rewritten)
     at = off + pointer.off
     attach = env.program.expected_attach_type

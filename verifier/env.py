@@ -84,14 +84,19 @@ class Env:
         mem_size: int | None = None,
         privileges: Privileges = PRIVILEGED,
     ) -> None:
-        self.program, self.facts, self.registry = program, facts, registry
+        self.program, self.registry = program, registry
+        #: The program's maps, then what the elements of maps of maps are like.
+        self.facts = (*facts, *(MapFacts(f.defn.inner) for f in facts if f.defn.inner))
+        outer = (index for index, f in enumerate(facts) if f.defn.inner)
+        #: Index of what the elements of a map of maps are like.
+        self.inner_maps = {index: len(facts) + n for n, index in enumerate(outer)}
         self.map_types, self.prog_type, self.rules = map_types, prog_type, rules
         self.domain = domain_of(rules)
         self.insns = program.insns
         #: Maps whose values hold a lock: their pointers are told apart by id.
         self.locked_maps = frozenset(
             index
-            for index, fact in enumerate(facts)
+            for index, fact in enumerate(self.facts)
             if any(f.kind in _LOCK_FIELDS for f in fact.defn.record or ())
         )
         self.mem_size = mem_size
@@ -99,7 +104,7 @@ class Env:
         #: What becomes of a pointer that ends (kernel: mark_reg_invalid).
         self.ended_reg = UNKNOWN_REG if privileges.allow_ptr_leaks else NOT_INIT_REG
         self.printer = RegPrinter(
-            facts,
+            self.facts,
             offsets_apart=not rules.pointer_off_in_range,
             all_precise=not privileges.bpf_capable,
         )

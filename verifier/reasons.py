@@ -328,6 +328,7 @@ class Reason(Enum):
         EACCES,
         "R{reg} unbounded memory access, use 'var &= const' or 'if (var < const)'",
     )
+    SOCKMAP_UPDATE = (EACCES, "cannot update sockmap in this context")
     MAP_FUNC = (EINVAL, "cannot pass map_type {map_type} into func {name}#{id}")
     MAP_WRITE = (EACCES, "write into map forbidden")
     KFUNC_NOT_ALLOWED = (EACCES, "calling kernel function {name} is not allowed")

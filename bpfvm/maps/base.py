@@ -7,7 +7,7 @@ import struct
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
-from enum import IntEnum, IntFlag
+from enum import Enum, IntEnum, IntFlag, unique
 from errno import E2BIG, EACCES, EINVAL, ENOENT, ENOMEM, EPERM
 
 from bpfvm.errors import BpfError, MapError
@@ -15,7 +15,7 @@ from bpfvm.memory import AddressSpace, Region, RegionKind
 from bpfvm.program import MapDef, MapFacts
 from bpfvm.record import FieldKind, overwrite
 
-__all__ = ["Map", "MapFlags", "MapTraits", "MapType", "MapTypes"]
+__all__ = ["Lookup", "Map", "MapFlags", "MapTraits", "MapType", "MapTypes"]
 
 
 class MapType(IntEnum):
@@ -28,12 +28,31 @@ class MapType(IntEnum):
     PERCPU_HASH = 5
     PERCPU_ARRAY = 6
     STACK_TRACE = 7
+    CGROUP_ARRAY = 8
     LRU_HASH = 9
+    LRU_PERCPU_HASH = 10
     LPM_TRIE = 11
     ARRAY_OF_MAPS = 12
     HASH_OF_MAPS = 13
+    DEVMAP = 14
+    SOCKMAP = 15
+    CPUMAP = 16
+    XSKMAP = 17
+    SOCKHASH = 18
+    CGROUP_STORAGE = 19
+    REUSEPORT_SOCKARRAY = 20
+    PERCPU_CGROUP_STORAGE = 21
+    QUEUE = 22
+    STACK = 23
+    SK_STORAGE = 24
+    DEVMAP_HASH = 25
+    STRUCT_OPS = 26
     RINGBUF = 27
+    INODE_STORAGE = 28
+    TASK_STORAGE = 29
+    BLOOM_FILTER = 30
     USER_RINGBUF = 31
+    CGRP_STORAGE = 32
     ARENA = 33
 
 
@@ -41,13 +60,17 @@ class MapFlags(IntFlag):
     """BPF_F_* flags of BPF_MAP_CREATE and of updates are separate; these are creation flags."""
 
     NO_PREALLOC = 1 << 0
+    NO_COMMON_LRU = 1 << 1
     NUMA_NODE = 1 << 2
     RDONLY = 1 << 3
     WRONLY = 1 << 4
+    STACK_BUILD_ID = 1 << 5
     ZERO_SEED = 1 << 6
     RDONLY_PROG = 1 << 7
     WRONLY_PROG = 1 << 8
+    CLONE = 1 << 9
     MMAPABLE = 1 << 10
+    PRESERVE_ELEMS = 1 << 11
     INNER_MAP = 1 << 12
     SEGV_ON_FAULT = 1 << 17
     NO_USER_CONV = 1 << 18
@@ -62,6 +85,16 @@ FOR_EACH_HELPER = frozenset({"bpf_for_each_map_elem"})
 ELEM_HELPERS = frozenset({"bpf_map_lookup_elem", "bpf_map_update_elem", "bpf_map_delete_elem"})
 
 
+@unique
+class Lookup(Enum):
+    """What a program's lookup gives, if anything."""
+
+    VALUE = "value"
+    MAP = "map"
+    SOCKET = "socket"  # a reference
+    XDP_SOCK = "xdp_sock"
+
+
 @dataclass(frozen=True, slots=True)
 class MapTraits:
     """What the verifier knows of a map type as such.
@@ -70,6 +103,7 @@ class MapTraits:
         kernel_struct: name of the kernel's struct, for messages ("bpf_array").
         direct_value: an ldimm64 may take the address of a value byte.
         constant_key_elision: lookup with a known key below max_entries gives a non-null value.
+        lookup: what bpf_map_lookup_elem gives.
         helpers: names of the map helpers that accept it (bpf_map_lookup_elem, ...).
     """
 
@@ -77,6 +111,7 @@ class MapTraits:
     direct_value: bool = False
     constant_key_elision: bool = False
     helpers: frozenset[str] = frozenset()
+    lookup: Lookup = Lookup.VALUE
 
 
 class Map(ABC, MutableMapping[int | bytes, bytes]):

@@ -6,6 +6,7 @@ from errno import E2BIG, EINVAL
 
 from bpfvm.bits import u32
 from bpfvm.errors import RunFault
+from bpfvm.maps.prog_array import ProgArrayMap
 from bpfvm.memory import RegionKind, RegionSpec
 from bpfvm.proto import ArgType, Callback, RetType, helper
 from bpfvm.runtime import RunContext
@@ -14,6 +15,8 @@ __all__ = ["bpf_for_each_map_elem", "bpf_loop", "bpf_tail_call"]
 
 #: kernel: BPF_MAX_LOOPS
 MAX_LOOPS = 8 * 1024 * 1024
+#: kernel: MAX_TAIL_CALL_CNT
+MAX_TAIL_CALLS = 33
 
 
 @helper(
@@ -77,8 +80,14 @@ def bpf_for_each_map_elem(
     tail_call=True,
 )
 def bpf_tail_call(run: RunContext, ctx: int, handle: int, index: int) -> int:
-    """Go on behind the call: no slot of a prog_array holds a program yet."""
+    """Run the program in slot *index* (u32) in place of the frame that calls; go on behind the
+    call where the slot is empty, or after `MAX_TAIL_CALLS`."""
     found = run.map_arg(handle)
-    if "bpf_tail_call" not in found.traits.helpers:
+    if not isinstance(found, ProgArrayMap):
         raise RunFault(run.pc, f"no tail calls through map_type {found.defn.map_type}")
+    name = found.programs.get(u32(index))
+    if name is None or run.jump is None or run.jumps[0] >= MAX_TAIL_CALLS:
+        return 0
+    run.jumps[0] += 1
+    run.left = run.jump(run, name, ctx)
     return 0

@@ -129,6 +129,16 @@ class State:
         r[0] = self.run.call(pc, proto, site.variant, r[1 : 1 + proto.arg_count])
         r[1:6] = _SCRATCHED
 
+    def jumped(self, r: list[int], pc: int, site: CallSite) -> bool:
+        """Run the helper of *site*, which may jump to another program; say whether it did: the
+        frame is then to be left with that one's result."""
+        self.invoke(r, pc, site)
+        left, self.run.left = self.run.left, None
+        if left is None:
+            return False
+        r[0] = left
+        return True
+
     def invoke_number(self, r: list[int], pc: int, number: int) -> None:
         """Run the helper whose number a register holds."""
         proto = self._machine.registry.helpers.get(number)

@@ -128,6 +128,7 @@ class _Judging:
         self.kernel = options.kernel or NEWEST
         self.privileges = said.privileges if unpriv else PRIVILEGED
         self.notes: list[str] = []
+        self.broken = file.broken.keys()
         stem = Path(file.origin).name.split(".")[0]
         self.changes = changes_of(stem, name, self.kernel)
         if unpriv:
@@ -204,9 +205,10 @@ class _Judging:
         if not self.options.run:
             self.notes.append("not run")
             return ""
-        empty = [m.defn.name for m in fresh(self.file).machine.maps if m.defn.slots and not len(m)]
-        if empty:
-            raise NotSupported(f"elements that a map has from the start: {', '.join(empty)}")
+        held = [slot for m in self.file.maps for slot in m.slots]
+        broken = [name for _, name in held if name in self.broken]
+        if broken:
+            raise NotSupported(f"a program that a map holds: {', '.join(broken)}")
         for engine in self.options.engines:
             complaint = self.run_in(engine, verdict)
             if complaint:

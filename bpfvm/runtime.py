@@ -159,6 +159,14 @@ class RunContext:
     #: Set by the engine: runs the subprog that starts at a slot as the callee of the helper in
     #: progress, with r1.. from its arguments, and returns its r0.
     enter: Callable[[int, Sequence[int]], int] | None = None
+    #: Runs the program of that name of this object on a context, in place of the frame that calls
+    #: (kernel: bpf_tail_call), and returns its r0; None: slots of prog_arrays are empty.
+    jump: Callable[[RunContext, str, int], int] | None = None
+    #: How many tail calls there were: one count for all programs and frames of a run.
+    jumps: list[int] = field(default_factory=lambda: [0])
+    #: What the program that the helper call in progress jumped to has returned: the engine leaves
+    #: the frame with it.
+    left: int | None = None
 
     def load_packet(self, pc: int, offset: int, size: int) -> int | None:
         """Return *size* bytes of the packet at *offset* (mod 2**32), big-endian, or None where they

@@ -290,4 +290,6 @@ def _call(linked: Linked, pc: int, insn: Insn, row: InsnDef) -> str:
     site = linked.sites[pc]
     if isinstance(site, str):
         return f"s.refuse({pc}, {site!r})"
+    if site.proto.tail_call:
+        return f"if s.jumped(r, {pc}, sites[{pc}]): return s.leave(r)"
     return f"s.invoke(r, {pc}, sites[{pc}])"

@@ -179,6 +179,16 @@ class PreparedRun:
         self._borrowed.append((spec, region))
         return region
 
+    def borrow_stack(self) -> int:
+        """Return the end of another stack, which lives as long as the run."""
+        stack = self._borrow(_STACK)
+        return stack.base + stack.size
+
+    @property
+    def ctx_size(self) -> int:
+        """Bytes of the context as the program sees it."""
+        return self._ctx.size if self._ctx is not None else 0
+
     def finish(self) -> Outcome:
         """Return packet and context as the run has left them."""
         ctx = bytes(self._ctx.view) if self._ctx is not None else b""

@@ -11,7 +11,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from errno import EINVAL
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ from bpfvm import (
     timers,
 )
 from bpfvm.context import PROG_TYPES, Sleepable
-from bpfvm.errors import BpfError, InternalError, RunFault
+from bpfvm.errors import BpfError, InternalError, MapError, RunFault
 from bpfvm.flow import find_subprogs
 from bpfvm.insn import decode
 from bpfvm.interp import Interpreter
@@ -82,6 +83,7 @@ __all__ = [
 ENGINES = ("interp", "jit")
 #: Insns an unverified run may execute unless it says otherwise.
 SANDBOX_BUDGET = 10_000_000
+_XDP_HAS_FRAGS = 1 << 5
 
 REGISTRY = Registry(
     [
@@ -293,6 +295,8 @@ class Prog:
         with testrun.prepare(self.owner.machine, xlated, ctx=ctx, data=data) as test:
             test.run.budget = budget if not verify else None
             test.run.clear_on_fault = rules.arena_fault_clears_result
+            if verify:
+                test.run.jump = self._jumper(test, (engine, kernel, 0, privs))
             if setup is not None:
                 setup(test.run)
             limit_ns = None if timeout_s is None else int(timeout_s * 1e9)
@@ -319,6 +323,35 @@ class Prog:
                 tuple(test.run.faults),
             )
 
+    def _jumper(
+        self, test: testrun.PreparedRun, key: tuple[str, str, int, Privileges]
+    ) -> Callable[[RunContext, str, int], int]:
+        """Return what runs another program of the object in place of a frame of this one."""
+        _, kernel, _, privileges = key
+
+        def jump(run: RunContext, name: str, ctx: int) -> int:
+            target = self.owner.programs[name]
+            if _kind_of(target.program) != _kind_of(self.program):
+                raise BpfError(f"{name}: a tail call from a program of another type")
+            xlated = target.xlated(kernel=kernel, privileges=privileges)
+            if xlated.max_ctx_offset > test.ctx_size:
+                raise BpfError(
+                    f"{name}: it reads {xlated.max_ctx_offset} bytes of a context of "
+                    f"{test.ctx_size}"
+                )
+            executable = target._link(key, xlated)
+            entered = replace(
+                run,
+                program=xlated.program,
+                stack_top=test.borrow_stack(),
+                sleepable=xlated.program.sleepable,
+                callers=[],
+                enter=None,
+            )
+            return executable.run(entered, ctx)
+
+        return jump
+
     def _link(self, key: tuple[str, str | None, int, Privileges], xlated: Xlated) -> Executable:
         with self.owner.lock:
             if key not in self._linked:
@@ -333,6 +366,11 @@ def _privileges(unpriv: bool, given: Privileges | None) -> Privileges:
     if given is not None:
         return given
     return UNPRIVILEGED if unpriv else PRIVILEGED
+
+
+def _kind_of(program: Program) -> tuple[str, int]:
+    """Return what programs of one prog_array have in common."""
+    return program.prog_type, program.flags & _XDP_HAS_FRAGS
 
 
 class _MapsByName(Mapping[str, Map]):
@@ -391,8 +429,26 @@ class Object:
                     raise BpfError(
                         f"{self.file.origin}: only a single arena map is supported: {names}"
                     )
+                for live in maps:
+                    if isinstance(live, ProgArrayMap):
+                        self._fill(live)
                 self._machine = Machine(space, maps, REGISTRY, arenas[0] if arenas else None)
             return self._machine
+
+    def _fill(self, live: ProgArrayMap) -> None:
+        """Put into a prog_array what its definition names; programs that could not be linked are
+        left out (kernel: __bpf_prog_map_compatible).
+
+        Raises:
+            MapError: the programs are not of one type.
+        """
+        kinds = set()
+        for index, name in live.defn.slots:
+            if name in self.programs:
+                kinds.add(_kind_of(self.programs[name].program))
+                live.put(index, name)
+        if len(kinds) > 1:
+            raise MapError(f"map {live.defn.name}: programs of different types", EINVAL)
 
     @cached_property
     def facts(self) -> tuple[MapFacts, ...]:

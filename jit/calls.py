@@ -42,8 +42,8 @@ __all__ = ["Active", "Entry", "Handler", "RegionTable", "bind"]
 BUDGET_SLICE = 1 << 22
 
 #: Words that every call touches, as plain ints: looking an enum's member up takes longer.
-_STOP, _FRAME, _ARG, _CALLER = (
-    int(word) for word in (Word.STOP, Word.FRAME, Word.ARG, Word.CALLER)
+_STOP, _FRAME, _LEFT, _ARG, _CALLER = (
+    int(word) for word in (Word.STOP, Word.FRAME, Word.LEFT, Word.ARG, Word.CALLER)
 )
 _DISPATCH = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint64)
 
@@ -132,6 +132,9 @@ class Active:
         run.callers = self.callers()
         args = self.words[_ARG : _ARG + proto.arg_count].tolist()
         result = run.call(pc, proto, site.variant, args)
+        if run.left is not None:
+            result, run.left = run.left, None
+            self.words[_LEFT] = 1
         if self._sandbox:
             self._refresh()
         return result

@@ -497,12 +497,23 @@ class _Function:
             return
         call = self.xlated.aux[slot].call
         self._call_out(CallSlot(slot), call.proto.arg_count if call else 5)
+        if call is not None and call.proto.tail_call:
+            self._leave_if_jumped()
 
     def _call_out(self, site: CallSlot | CallxSlot, args: int) -> None:
         for i in range(args):
             self.fn.do(f"store i64 {self._get(1 + i)}, ptr {self.fn.item(Word.ARG, str(i))}")
         self.fn.call_out(site)
         self._returned(self.fn.get(Word.RESULT))
+
+    def _leave_if_jumped(self) -> None:
+        fn = self.fn
+        left, go = fn.name("left"), fn.name("go")
+        fn.branch(fn.value(f"icmp eq i64 {fn.get(Word.LEFT)}, 0"), go, left, expect=True)
+        fn.label(left)
+        fn.put(Word.LEFT, "0")
+        fn.do(f"ret i64 {fn.get(Word.RESULT)}")
+        fn.label(go)
 
     def _call_local(self, slot: int, callee: int) -> None:
         fn = self.fn

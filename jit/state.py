@@ -53,10 +53,11 @@ class Word(IntEnum):
     RESULT = 15  # what the last call out gave
     ARG = 16
     CALLER = 21
+    LEFT = 21 + MAX_FRAMES  # 1: the last call out jumped to another program, with its RESULT
 
 
 #: Words in a run state.
-WORDS = Word.CALLER + MAX_FRAMES
+WORDS = Word.LEFT + 1
 #: Value of STOP while Python serves a site: it stays if serving ends in an exception.
 PENDING = 1
 #: Value of STOP for `Lowered.traps[0]`.

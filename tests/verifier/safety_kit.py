@@ -129,9 +129,15 @@ class _Traced(interp._Program):
         self.violation = ""
         self.paths: _Paths | None = None
         self.executed = 0
+        self.is_inside = False
 
-    def _loop(self, r: list[int], state: interp.State) -> None:
-        pc, path = 0, 0
+    def loop(self, r: list[int], state: interp.State, pc: int) -> None:
+        """Run as ever, but stop to look before each insn (of the program, not of callbacks)."""
+        if self.is_inside:
+            super().loop(r, state, pc)
+            return
+        self.is_inside = True
+        path = 0
         top = r[10]
         while pc >= 0 and self.executed < MAX_RUN:
             self.executed += 1
@@ -187,7 +193,7 @@ def check(program: Program, kernel: str, inputs: int = 4, seed: int = 0) -> Chec
         try:
             _run(traced, machine, verdict.xlated, rng)
         except InternalError as error:
-            return Checked(str(error), unpruned.ok)
+            return Checked(traced.violation or str(error), unpruned.ok)
         if traced.violation:
             return Checked(traced.violation, unpruned.ok)
     return Checked("", unpruned.ok)
@@ -207,7 +213,7 @@ def _run(traced: _Traced, machine: Machine, xlated: Xlated, rng: random.Random) 
         run: RunContext = test.run
         run.may_goto_limit = _MAY_GOTO
         run.rng = rng
-        traced.executed = 0
+        traced.executed, traced.is_inside = 0, False
         traced.run(run, test.r1, test.r2)
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE / "verifier")]
 
-from safety_kit import check
+from safety_kit import IS_PURE, check
 
 from bpfvm import vm
 from bpfvm.grammar import FAMILIES, grammar_program
@@ -259,6 +259,9 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--rules", default=RULES, help="for --safety")
     options = parser.parse_args(args)
     options.family = options.family or list(FAMILIES)
+    if options.safety and not IS_PURE:
+        print("--safety needs the pure form of the verifier: BPFVM_COMPILED=0", file=sys.stderr)
+        return 2
     if options.safety:
         return 1 if safety(options) else 0
     why = refusal() if options.kernel else None

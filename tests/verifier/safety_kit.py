@@ -31,7 +31,10 @@ from verifier import bounds, explore
 from verifier.env import Env, Step
 from verifier.state import FuncState, RegState, RegType, VerifierState
 
-__all__ = ["Checked", "check", "object_of"]
+__all__ = ["IS_PURE", "Checked", "check", "object_of"]
+
+#: The walk is recorded by replacing functions, which compiled code does not see.
+IS_PURE = str(explore.__file__).endswith(".py")
 
 #: Insns that the unpruned walk may process, and a run execute, before they are given up.
 MAX_WALK, MAX_RUN = 20_000, 5_000

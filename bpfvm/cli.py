@@ -239,7 +239,8 @@ _add(
     With "kernel" the running kernel is asked too: whether it accepts what we accept, and then
     r0 (32 bits), context and packet out, maps and arena pages. Programs are loaded and test-run,
     never attached; each is first written to ~/.local/state/bpfvm/kernel-last.json, or to where
-    BPFVM_KERNEL_LAST says.
+    BPFVM_KERNEL_LAST says. The kernel's clock, random numbers and CPU are its own: programs that
+    ask for them differ.
     """,
     """
     bpfvm diff examples/arena_list.bpf.o

@@ -59,14 +59,15 @@ _DIVISIONS = (AluOp.DIV, AluOp.SDIV, AluOp.MOD, AluOp.SMOD)
 MADE = ("socket_filter", "xdp", "sched_cls", "syscall", "raw_tp")
 
 
-def random_program(seed: int) -> Program:
-    """Return the program of *seed*: any type, size and mode."""
+def random_program(seed: int, *, repeatable: bool = False) -> Program:
+    """Return the program of *seed*: any type, size and mode (see `generate`)."""
     rng = random.Random(seed)
     return generate(
         rng,
         prog_type=rng.choice(MADE),
         size=rng.choice((4, 12, 30)),
         sandbox=rng.random() < 0.25,
+        repeatable=repeatable,
     )
 
 
@@ -76,6 +77,7 @@ def generate(
     prog_type: str = "socket_filter",
     size: int = 20,
     sandbox: bool = False,
+    repeatable: bool = False,
     name: str = "random",
 ) -> Program:
     """Return a random program of about *size* statements, each of a few insns.
@@ -85,9 +87,10 @@ def generate(
         prog_type: one of `MADE`.
         size: statements of the main program; subprograms have fewer.
         sandbox: also what only an unverified run allows.
+        repeatable: nothing that each machine has for itself: clock, random numbers, CPU.
         name: the program's name.
     """
-    maker = _Maker(rng, prog_type, sandbox)
+    maker = _Maker(rng, prog_type, sandbox, repeatable)
     insns = maker.program(size)
     return Program(
         name,
@@ -111,8 +114,8 @@ class _Body(Emitter):
 
 
 class _Maker:
-    def __init__(self, rng: random.Random, prog_type: str, sandbox: bool) -> None:
-        self.rng, self.sandbox = rng, sandbox
+    def __init__(self, rng: random.Random, prog_type: str, sandbox: bool, repeatable: bool) -> None:
+        self.rng, self.sandbox, self.repeatable = rng, sandbox, repeatable
         self.prog_type = PROG_TYPES[prog_type]
         self.functions = rng.randrange(3)
         self.has_arena = rng.random() < 0.5
@@ -241,8 +244,9 @@ class _Maker:
                 choices.append((2, self.packet))
             if self.has_arena:
                 choices.append((4, self.arena))
-        if self.sandbox:
+        if self.sandbox and not self.repeatable:
             choices.append((1, self.call_by_register))
+        if self.sandbox:
             choices.append((1, self.wild))
         weights = [weight for weight, _ in choices]
         self.rng.choices([make for _, make in choices], weights)[0]()
@@ -367,6 +371,9 @@ class _Maker:
         self.called()
 
     def helper(self) -> None:
+        if self.repeatable:
+            self.map_change()
+            return
         self.emit("call_helper", imm=self.rng.choice(_PLAIN_HELPERS))
         self.called()
 

@@ -92,8 +92,10 @@ class _Writer:
             # A context is known by its struct's name.
             kind = BtfKind.FWD if param.pointee_kind == "FWD" else BtfKind.STRUCT
             pointee = self.once(kind, param.pointee_name, param.pointee_size)
-        elif param.pointee_size:
+        elif (param.pointee_size, False) in _INTS:
             pointee = self.number(param.pointee_size, signed=False)
+        elif param.pointee_size:
+            pointee = self.once(BtfKind.STRUCT, "mem", param.pointee_size)
         else:
             pointee = 0
         return self.once(BtfKind.PTR, "", pointee)

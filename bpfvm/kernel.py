@@ -30,8 +30,9 @@ from bpfvm.insn import Insn, encode
 from bpfvm.isa import CallKind, Kind, LdKind, lookup
 from bpfvm.maps.base import MapFlags, MapType
 from bpfvm.memory import PAGE_SIZE
-from bpfvm.program import MapDef, ObjectFile, Program
+from bpfvm.program import MapDef, ObjectFile, Program, Subprog
 from bpfvm.rules import KERNELS
+from bpfvm.signature import words_of
 from bpfvm.sys_bpf import KernelError, RunAnswer, refusal
 from bpfvm.xlated import Stats, Verdict
 
@@ -100,6 +101,7 @@ def _stats(log: str) -> Stats:
 
 def request_of(program: Program, log_level: int = 1) -> dict[str, object]:
     """Return the request of the JSON interface that loads *program* with its maps."""
+    told = any(sub.params is not None for sub in program.subprogs)
     return {
         "prog_type": program.prog_type,
         "flags": _load_flags(program),
@@ -108,6 +110,7 @@ def request_of(program: Program, log_level: int = 1) -> dict[str, object]:
         "log_level": log_level,
         "insns": encode(program.insns).hex(),
         "fixups": list(_fixups(program)),
+        **({"funcs": [_func(sub) for sub in program.subprogs]} if told else {}),
         "maps": {
             defn.name: {
                 "type": defn.map_type,
@@ -120,6 +123,17 @@ def request_of(program: Program, log_level: int = 1) -> dict[str, object]:
             }
             for defn in program.maps
         },
+    }
+
+
+def _func(sub: Subprog) -> dict[str, object]:
+    args, ret = words_of(sub.params or (), sub.ret)
+    return {
+        "insn": sub.start,
+        "name": sub.name,
+        "linkage": sub.linkage.value,
+        "args": args.split(",") if args else [],
+        "ret": ret,
     }
 
 

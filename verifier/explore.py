@@ -394,6 +394,7 @@ class Walk:
 
     def _refuse_loop(self, old: VerifierState, cur: VerifierState, idx: int) -> None:
         printer = self.env.printer
+        self._log_source(idx)
         raise Reject(
             Reason.INFINITE_LOOP,
             insn=idx,
@@ -510,17 +511,20 @@ class Walk:
         how = " (speculative execution)" if self.env.cur.speculative else ""
         return f"from {self.env.prev_insn} to {idx}{how}"
 
+    def _log_source(self, idx: int) -> None:
+        """Show the source line of slot *idx* where it is another one than before."""
+        line = self._linfo[idx] if self._linfo else None
+        if line is not None and line != self._last_line:
+            self._last_line = line
+            self.env.log.line(f"; {line}")
+
     def _log_insn(self, idx: int, frame: FuncState) -> None:
         log = self.env.log
         if log.verbose and self._after_branch:
             log.full_state(f"\n{self._arrival(idx)}:", frame)
             self._after_branch = False
         log.state(idx, frame)
-        if self._linfo:
-            line = self._linfo[idx]
-            if line is not None and line != self._last_line:
-                self._last_line = line
-                log.line(f"; {line}")
+        self._log_source(idx)
         log.insn(idx, _touched(self.env, idx))
 
 

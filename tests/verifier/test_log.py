@@ -99,6 +99,12 @@ def test_source_lines_stand_before_their_first_insn() -> None:
     assert "; return x @ a.c:5\n2: (0f) r0 += r4\nR4 !read_ok\n" in verdict.log
 
 
+def test_an_infinite_loop_names_its_source_line() -> None:
+    info = (LineInfo(0, "a.c", 3, 1, "do"), LineInfo(1, "a.c", 4, 1, "while (x)"))
+    verdict = check("call bpf_get_prandom_u32\nif r0 != 9 goto -2\nexit", line_info=info)
+    assert "\n; while (x) @ a.c:4\ninfinite loop detected at insn 1\n" in verdict.log
+
+
 def test_pointers_and_slots() -> None:
     verdict = check(
         "r2 = *(u32 *)(r1 + 0)\n"

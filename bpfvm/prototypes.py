@@ -84,9 +84,6 @@ _ROWS = """
 83 skb_ancestor_cgroup_id | ctx any | int | - | tc cgroup_skb
 84 sk_lookup_tcp | ctx mem size0 any any | sock? | acquire | cgroup_sock_addr
 85 sk_lookup_udp | ctx mem size0 any any | sock? | acquire | cgroup_sock_addr
-87 map_push_elem | map value any | int | pkt | *
-88 map_pop_elem | map outvalue | int | - | *
-89 map_peek_elem | map outvalue | int | - | *
 90 msg_push_data | ctx any any any | int | changes | sk_msg
 91 msg_pop_data | ctx any any any | int | changes | sk_msg
 97 skb_ecn_set_ce | ctx | int | - | tc cgroup_skb
@@ -162,7 +159,6 @@ _ROWS = """
 191 copy_from_user_task | out size0 any btf any | int | gpl sleep | trace
 192 skb_set_tstamp | ctx any any | int | - | tc
 193 ima_file_hash | btf out size | int | sleep | lsm
-195 map_lookup_percpu_elem | map key any | value? | pkt | *
 196 skc_to_mptcp_sock | btf_skc | btf?:mptcp_sock | cast | skc_users
 204 tcp_raw_gen_syncookie_ipv4 | fix20 mem size0 | int | gpl pkt | tc xdp
 205 tcp_raw_gen_syncookie_ipv6 | fix40 mem size0 | int | gpl pkt | tc xdp

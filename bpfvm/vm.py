@@ -25,6 +25,7 @@ from bpfvm import (
     dynptrs,
     exceptions,
     helpers,
+    helpers_map,
     helpers_probe,
     helpers_sock,
     helpers_task,
@@ -48,8 +49,10 @@ from bpfvm.link import not_executable
 from bpfvm.maps.array import ArrayMap
 from bpfvm.maps.base import Map, MapType, MapTypes
 from bpfvm.maps.hash import HashMap
+from bpfvm.maps.kinds import LruHashMap, LruPercpuHashMap, PercpuArrayMap, PercpuHashMap
 from bpfvm.maps.opaque import OPAQUE
 from bpfvm.maps.prog_array import ProgArrayMap
+from bpfvm.maps.queue import QueueMap, StackMap
 from bpfvm.maps.ringbuf import RingbufMap
 from bpfvm.maps.user_ringbuf import UserRingbufMap
 from bpfvm.memory import AddressSpace
@@ -99,6 +102,7 @@ REGISTRY = Registry(
         dynptrs,
         drain,
         arena_kfuncs,
+        helpers_map,
         helpers_probe,
         helpers_sock,
         helpers_task,
@@ -114,6 +118,12 @@ MAP_TYPES = MapTypes(
         MapType.RINGBUF: RingbufMap,
         MapType.USER_RINGBUF: UserRingbufMap,
         MapType.PROG_ARRAY: ProgArrayMap,
+        MapType.PERCPU_ARRAY: PercpuArrayMap,
+        MapType.PERCPU_HASH: PercpuHashMap,
+        MapType.LRU_HASH: LruHashMap,
+        MapType.LRU_PERCPU_HASH: LruPercpuHashMap,
+        MapType.QUEUE: QueueMap,
+        MapType.STACK: StackMap,
         **OPAQUE,
     },
 )

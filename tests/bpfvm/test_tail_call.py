@@ -24,8 +24,8 @@ def build(text: str, **slots: int) -> vm.Object:
     return vm.Object(replace(file, maps=maps, programs=programs))
 
 
-def results(obj: vm.Object, name: str = "main", **given: bytes) -> list[int]:
-    return [obj.programs[name].run(engine=engine, **given).r0 for engine in ENGINES]
+def results(obj: vm.Object, *, data: bytes | None = None, ctx: bytes | None = None) -> list[int]:
+    return [obj.programs["main"].run(engine=engine, data=data, ctx=ctx).r0 for engine in ENGINES]
 
 
 @pytest.mark.parametrize(("index", "r0"), [(1, 42), (0, 7), (2, 7), (3, 7), (-1, 7)])

@@ -77,6 +77,7 @@ def bpf_for_each_map_elem(
     12,
     RetType.VOID,
     (ArgType.CTX, ArgType.CONST_MAP_PTR, ArgType.ANYTHING),
+    changes_packet=True,  # the other program may
     tail_call=True,
 )
 def bpf_tail_call(run: RunContext, ctx: int, handle: int, index: int) -> int:

@@ -19,6 +19,7 @@ class Sleepable(Enum):
 
     NEVER = "never"
     MAY = "may"
+    LATER = "later"  # in newer kernels (KernelRules.sleepable_tracepoints)
     MUST = "must"
 
 
@@ -53,7 +54,7 @@ class ProgType:
         name: as in JSON and directives ("sched_cls").
         number: enum bpf_prog_type.
         sections: where libbpf looks for its programs.
-        sleepable: see `Sleepable`. MAY is a matter of the kernel's version.
+        sleepable: see `Sleepable`.
         fields: the context's table, or None: any aligned access from *ctx_start* to below
             *ctx_limit*.
         ctx_size: bytes of the user-visible struct (0: none of its own, syscall).

@@ -9,6 +9,7 @@ from typing import assert_never
 
 from bpfvm.bits import U32_MAX, s64
 from bpfvm.errors import InternalError
+from bpfvm.maps.base import Lookup
 from bpfvm.proto import ArgType, FuncProto
 from verifier.bounds import ZERO
 from verifier.callkit import check_memory, check_size, check_unmoved
@@ -126,6 +127,8 @@ class Call:
 def check_arg(env: Env, frame: FuncState, call: Call, regno: int, arg: ArgType) -> None:
     """Check one helper argument (kernel: check_func_arg)."""
     reg = readable(frame, regno)
+    if arg is ArgType.MAP_VALUE and _holds_sockets(env, call):
+        arg = ArgType.BTF_SOCK_COMMON
     if arg is ArgType.ANYTHING:
         check_leak(env, regno, reg, "helper function")
         return
@@ -242,6 +245,13 @@ def check_arg(env: Env, frame: FuncState, call: Call, regno: int, arg: ArgType) 
             raise InternalError(f"{call.name}: a helper with kfunc argument {arg.name}")
         case _:
             assert_never(arg)
+
+
+def _holds_sockets(env: Env, call: Call) -> bool:
+    """Say whether the call's map takes sockets for values (kernel: resolve_map_arg_type)."""
+    if call.map_index is None:
+        return False
+    return env.map_types.traits(env.facts[call.map_index].defn).lookup is Lookup.SOCKET
 
 
 def _check_zero(env: Env, call: Call, regno: int, reg: RegState) -> None:

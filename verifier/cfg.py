@@ -340,7 +340,7 @@ def _check_sleepable(program: Program, prog_type: ProgType, rules: KernelRules) 
             raise Reject(Reason.SYSCALL_SLEEPABLE)
         case Sleepable.NEVER if program.sleepable:
             pass
-        case Sleepable.MAY if program.sleepable and not rules.sleepable_tracepoints:
+        case Sleepable.LATER if program.sleepable and not rules.sleepable_tracepoints:
             pass
         case _:
             return

@@ -21,7 +21,7 @@ from verifier.env import Env, Step
 from verifier.extent import check_region
 from verifier.privs import check_leak, check_struct_access
 from verifier.reasons import Reason, Reject
-from verifier.sockets import SOCKET_TYPES, check_buffer, check_flow_keys, check_sock
+from verifier.sockets import SOCKET_TYPES, check_buffer, check_flow_keys, check_sock, check_struct
 from verifier.state import (
     UNKNOWN_REG,
     Base,
@@ -337,6 +337,8 @@ def _access_object(
     kind = pointer.type
     if kind in SOCKET_TYPES:
         check_sock(pointer, regno, at, size, write=write)
+    elif kind.base is Base.BTF_ID and not kind.may_be_null:
+        check_struct(pointer, regno, at, write=write)
     elif kind is RegType.FLOW_KEYS:
         check_flow_keys(at, size)
     elif kind.base in (Base.TP_BUFFER, Base.BUF) and not kind.may_be_null:

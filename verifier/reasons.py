@@ -222,6 +222,12 @@ class Reason(Enum):
     PTR_ARG_VARIABLE = (EACCES, "variable {type} access var_off={var_off} disallowed")
     CTX_ACCESS = (EACCES, "invalid bpf_context access off={off} size={size}")
     SOCK_ACCESS = (EACCES, "R{reg} invalid {type} access off={off} size={size}")
+    STRUCT_NEGATIVE = (EACCES, "R{reg} is ptr_{struct} invalid negative access: off={off}")
+    STRUCT_VARIABLE = (
+        EACCES,
+        "R{reg} is ptr_{struct} invalid variable offset: off={off}, var_off={var_off}",
+    )
+    STRUCT_WRITE = (EACCES, "only read is supported")
     FLOW_KEYS = (EACCES, "invalid access to flow keys off={off} size={size}")
     BUFFER_NEGATIVE = (EACCES, "R{reg} invalid {name} buffer access: off={off}, size={size}")
     BUFFER_NEGATIVE_ONE = (

@@ -11,7 +11,7 @@ from verifier.env import Env
 from verifier.reasons import Reason, Reject
 from verifier.state import Base, Mod, RegState, RegType
 
-__all__ = ["SOCKET_TYPES", "check_buffer", "check_flow_keys", "check_sock"]
+__all__ = ["SOCKET_TYPES", "check_buffer", "check_flow_keys", "check_sock", "check_struct"]
 
 #: Pointers to sockets that a program may follow.
 SOCKET_TYPES = (RegType.SOCKET, RegType.SOCK_COMMON, RegType.TCP_SOCK, RegType.XDP_SOCK)
@@ -27,6 +27,20 @@ def check_sock(pointer: RegState, regno: int, off: int, size: int, *, write: boo
     field = at_offset(SOCKS[label], off)
     if off < 0 or off % size or field is None or not field.grants(off, size, write=False):
         raise Reject(Reason.SOCK_ACCESS, reg=regno, type=label, off=off, size=size)
+
+
+def check_struct(pointer: RegState, regno: int, off: int, *, write: bool) -> None:
+    """Check an access to a struct of the kernel, as far as that goes without its BTF (kernel:
+    check_ptr_to_btf_access)."""
+    struct = pointer.info
+    if off < 0:
+        raise Reject(Reason.STRUCT_NEGATIVE, reg=regno, struct=struct, off=off)
+    if pointer.scalar != ZERO:
+        var_off = var_off_text(pointer.scalar)
+        raise Reject(Reason.STRUCT_VARIABLE, reg=regno, struct=struct, off=off, var_off=var_off)
+    if write:
+        raise Reject(Reason.STRUCT_WRITE)
+    raise Reject(Reason.NOT_SUPPORTED, what=f"loads from struct {struct} of the kernel")
 
 
 def check_flow_keys(off: int, size: int) -> None:

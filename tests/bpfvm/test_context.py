@@ -78,8 +78,9 @@ def test_syscall_must_sleep_and_tracing_may() -> None:
     by_sleep = {s: {t.name for t in PROG_TYPES.values() if t.sleepable is s} for s in Sleepable}
     assert by_sleep[Sleepable.MUST] == {"syscall"}
     assert by_sleep[Sleepable.MAY] == {
-        "raw_tp", "kprobe", "tracepoint", "tracing", "lsm", "struct_ops", "ext",
+        "kprobe", "tracing", "lsm", "struct_ops", "ext",
     }  # fmt: skip
+    assert by_sleep[Sleepable.LATER] == {"raw_tp", "tracepoint"}
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bpfvm.bits import S64_MIN, s32
+from bpfvm.record import MapField
+from verifier.bounds import Scalar
 from verifier.env import Env
 from verifier.reasons import Reason, Reject
 from verifier.state import RegState
 
-__all__ = ["check_region"]
+__all__ = ["check_fields_untouched", "check_region"]
 
 #: kernel: BPF_MAX_VAR_OFF
 MAX_VAR_OFF = 1 << 29
@@ -46,3 +50,12 @@ def check_region(
         raise Reject(
             Reason.MAX_OUTSIDE, before=[detail.format(off=s32(high), size=size)], reg=regno
         )
+
+
+def check_fields_untouched(s: Scalar, off: int, size: int, record: Sequence[MapField]) -> None:
+    """Refuse to touch special fields of a map's value."""
+    for field in record:
+        if s.smin + off < field.end and field.off < s.umax + off + size:
+            if field.kind.is_pointer:
+                raise Reject(Reason.NOT_SUPPORTED, what=f"{field.kind.label} in a map's value")
+            raise Reject(Reason.FIELD_ACCESS, field=field.kind.label)

@@ -5,20 +5,17 @@ Rules: Linux 6.18 (check_mem_access and its kin). Stack accesses are in `verifie
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from bpfvm.bits import s64, sext, u64
 from bpfvm.insn import Insn
 from bpfvm.isa import AtomicOp, InsnDef, Kind
 from bpfvm.maps.base import MapFlags
 from bpfvm.memory import RegionKind
-from bpfvm.record import MapField
 from verifier import bounds, stack, tnum
 from verifier.bounds import UNKNOWN, Scalar, var_off_text
 from verifier.ctx import access_ctx
 from verifier.domain import RANGES, Domain
 from verifier.env import Env, Step
-from verifier.extent import check_region
+from verifier.extent import check_fields_untouched, check_region
 from verifier.privs import check_leak, check_struct_access
 from verifier.reasons import Reason, Reject
 from verifier.sockets import SOCKET_TYPES, check_buffer, check_flow_keys, check_sock, check_struct
@@ -433,16 +430,7 @@ def check_map_access(
     detail = f"invalid access to map value, value_size={value_size} off={{off}} size={{size}}"
     check_region(env, regno, pointer, off, size, value_size, detail, zero_ok=zero_ok)
     if defn.record:
-        _check_fields(pointer.scalar, off, size, defn.record)
-
-
-def _check_fields(s: Scalar, off: int, size: int, record: Sequence[MapField]) -> None:
-    """Refuse to touch special fields of a map's value."""
-    for field in record:
-        if s.smin + off < field.end and field.off < s.umax + off + size:
-            if field.kind.is_pointer:
-                raise Reject(Reason.NOT_SUPPORTED, what=f"{field.kind.label} in a map's value")
-            raise Reject(Reason.FIELD_ACCESS, field=field.kind.label)
+        check_fields_untouched(pointer.scalar, off, size, defn.record)
 
 
 def check_key_access(

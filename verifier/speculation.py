@@ -20,7 +20,7 @@ from bpfvm.isa import AluOp
 from verifier import tnum
 from verifier.bounds import ZERO, var_off, var_off_text
 from verifier.env import Env
-from verifier.extent import check_region
+from verifier.extent import check_fields_untouched, check_region
 from verifier.reasons import EACCES, EINVAL, EPERM, Reason, Reject
 from verifier.state import EMPTY_TYPES, UNKNOWN_REG, RegState, RegType, StackSlot
 
@@ -186,10 +186,13 @@ def _check_stack_move(env: Env, dst: int, moved: RegState) -> None:
 
 
 def _check_value_move(env: Env, dst: int, moved: RegState) -> None:
-    size = env.facts[moved.arg].defn.value_size
+    defn = env.facts[moved.arg].defn
+    size = defn.value_size
     detail = f"invalid access to map value, value_size={size} off={{off}} size={{size}}"
     try:
         check_region(env, dst, moved, moved.off, 1, size, detail)
+        if defn.record:
+            check_fields_untouched(moved.scalar, moved.off, 1, defn.record)
     except Reject as reject:
         raise Reject(Reason.SPEC_VALUE_RANGE, before=reject.lines, reg=dst) from None
 

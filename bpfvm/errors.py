@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = [
     "AsmError",
     "BpfError",
+    "CannotRun",
     "InternalError",
     "LoadError",
     "MapError",
@@ -65,6 +66,10 @@ class RunRefused(BpfError):
 
 class RunNotSupported(RunRefused):
     """A program type without test-runs, in the kernel or here."""
+
+
+class CannotRun(BpfError):
+    """A verified program calls what can't be executed yet."""
 
 
 class RunFault(BpfError):

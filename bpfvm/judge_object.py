@@ -9,7 +9,7 @@ from pathlib import Path
 from bpfvm import isa, vm
 from bpfvm.annotations import ANY_VALUE, Annotations, Expectation, LoadMode, read_annotations
 from bpfvm.bits import s32
-from bpfvm.errors import LoadError, MapError, NotSupported, RunNotSupported, RunRefused
+from bpfvm.errors import CannotRun, LoadError, MapError, NotSupported, RunNotSupported, RunRefused
 from bpfvm.isa import Kind, LdKind
 from bpfvm.judge import Options, Row, fresh, not_supported, told
 from bpfvm.loader import load_path
@@ -131,6 +131,8 @@ class _Judging:
         self.broken = file.broken.keys()
         stem = Path(file.origin).name.split(".")[0]
         self.changes = changes_of(stem, name, self.kernel)
+        if unpriv:  # whom programs are refused to has not changed
+            self.changes.pop(What.VERDICT, None)
         if unpriv:
             self.changes |= changes_of(stem, name + _UNPRIV, self.kernel)
 
@@ -155,8 +157,9 @@ class _Judging:
         if not complaint and verdict.ok and self.expected.success:
             try:
                 complaint = self.check_run(verdict)
-            except (NotSupported, RunNotSupported) as err:
-                return self.row.skip(f"not supported yet: {err}")
+            except (CannotRun, NotSupported, RunNotSupported) as err:
+                why = str(err).removeprefix(f"{self.name}: ")
+                return self.row.skip(f"not supported yet: {why}")
         if complaint:
             return self.row.fail(complaint)
         self.row.why = "; ".join(dict.fromkeys(self.notes))

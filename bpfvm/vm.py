@@ -41,7 +41,7 @@ from bpfvm import (
     timers,
 )
 from bpfvm.context import PROG_TYPES, Sleepable
-from bpfvm.errors import BpfError, InternalError, MapError, RunFault
+from bpfvm.errors import BpfError, CannotRun, InternalError, MapError, RunFault
 from bpfvm.flow import find_subprogs
 from bpfvm.insn import decode
 from bpfvm.interp import Interpreter
@@ -367,7 +367,7 @@ class Prog:
             if key not in self._linked:
                 for call in (a.call for a in xlated.aux if a.call is not None):
                     if not call.proto.is_executable:
-                        raise BpfError(f"{self.name}: {not_executable(call.proto)}")
+                        raise CannotRun(f"{self.name}: {not_executable(call.proto)}")
                 self._linked[key] = _engine(key[0]).link(xlated, self.owner.machine)
             return self._linked[key]
 

@@ -77,7 +77,7 @@ WORDINGS: tuple[Wording, ...] = (
     # Helpers' accesses to the stack read like those of insns.
     Wording(
         "6.18",
-        r"invalid( variable-offset)? indirect access to stack",
+        r"invalid( (?:unbounded )?variable-offset)? indirect access to stack",
         r"invalid\1 {{read from|write to}} stack",
     ),
     Wording("6.18", r"invalid indirect (read from stack)", r"invalid \1"),
@@ -148,7 +148,8 @@ WORDINGS: tuple[Wording, ...] = (
         r"\1 {{min|max}} value is outside of the allowed memory range",
     ),
     Wording("7.3", r"(R\d+) offset is outside of the packet", rf"\1 {_NEGATIVE}"),
-    Wording("7.3", r"invalid access to packet, off=-\d+.*", _NEGATIVE),
+    Wording("7.3", r"invalid access to packet(?:, off=-\d+.*)?", _NEGATIVE),
+    Wording("7.3", r"\bpkt\(off=(-?\d+),r=(\d+)\)", r"pkt(r=\2,imm=\1)"),
     Wording(
         "7.3",
         r"(invalid access to packet, )off=\d+ (size=\d+, R\d+\()id=.*\)",
@@ -211,6 +212,8 @@ _UNREAD = "a register that is not read any more follows no branch of the scalar 
 _CONST_KEY = "a lookup with a constant key inside an array gives no NULL"
 _BARRIER = "what is wrong on a mispredicted path alone costs a speculation barrier"
 _NEGATION = "the negation of a known number is known"
+_SOCKMAP = "sockmaps are changed by iter, sk_reuseport and sk_lookup programs alone"
+_TIMERS = "tracing programs may use maps with timers; what else is wrong is told"
 _FILLED = "user space fills the map before the run"
 
 CHANGES: tuple[Change, ...] = (
@@ -243,8 +246,36 @@ CHANGES: tuple[Change, ...] = (
         )
     ),
     *(
+        Change("6.18", What.LOG, "exceptions_assert", f"check_assert_{name}", _UNREAD)
+        for name in (
+            *("eq_int_min", "eq_int_max", "eq_zero", "eq_llong_min", "eq_llong_max", "lt_pos"),
+            *("lt_zero", "lt_neg", "le_pos", "le_zero", "le_neg", "gt_pos", "gt_zero", "gt_neg"),
+            *("ge_pos", "ge_zero", "ge_neg"),
+        )
+    ),
+    *(
+        Change("7.3", What.VERDICT, "verifier_sockmap_mutate", name, _SOCKMAP)
+        for name in (
+            *("test_sched_act", "test_sched_cls", "test_flow_dissector_delete"),
+            *("test_socket_filter", "test_xdp"),
+        )
+    ),
+    *(
+        Change("7.3", What.LOG, "verifier_helper_restricted", f"in_bpf_prog_type_{name}_2", _TIMERS)
+        for name in ("kprobe", "tracepoint")
+    ),
+    *(
+        Change("7.3", What.LOG, "verifier_helper_restricted", f"bpf_prog_type_{name}_2", _TIMERS)
+        for name in ("perf_event", "raw_tracepoint")
+    ),
+    *(
         Change("7.3", What.VERDICT, stem, program, why)
         for stem, program, why in (
+            (
+                "verifier_jeq_infer_not_null",
+                "unchanged_for_jne_true_branch",
+                "a comparison with a register known to be 0 is a null check",
+            ),
             ("test_global_func3", "global_func3", "there are 16 frames, not 8"),
             ("test_global_func7", "global_func7", "global functions may return nothing"),
             (

@@ -79,7 +79,6 @@ def bpf_for_each_map_elem(
     (ArgType.CTX, ArgType.CONST_MAP_PTR, ArgType.ANYTHING),
     changes_packet=True,  # the other program may
     tail_call=True,
-    changes_packet=True,  # what it jumps to may
 )
 def bpf_tail_call(run: RunContext, ctx: int, handle: int, index: int) -> int:
     """Run the program in slot *index* (u32) in place of the frame that calls; go on behind the

@@ -133,7 +133,6 @@ class _Judging:
         self.changes = changes_of(stem, name, self.kernel)
         if unpriv:  # whom programs are refused to has not changed
             self.changes.pop(What.VERDICT, None)
-        if unpriv:
             self.changes |= changes_of(stem, name + _UNPRIV, self.kernel)
 
     def judge(self) -> Row:

@@ -111,7 +111,8 @@ that no member is lost. This table, made by `tests/proofs/prove.py table` from w
   Python source (`symbolic.py`, `smt.py`): any tnum, any ends, any ranges that hold the member.
   `settle` and `sync` are left out where they end another function, for they are proved by
   themselves (the `sync:` rows), and so are functions on circular ranges in what uses them, where
-  just what their own rows say is assumed. An `if` that only assigns is made a choice
+  just what their own rows say is assumed (`is_taken` too, in 7.3's comparisons, which begin with
+  it). An `if` that only assigns is made a choice
   (`merging.py`); every other one forks the path.
 - **4 bits**: tried on all there is in words of 4 bits with halves of 2: every scalar that sync
   makes of any ranges, and pairs of them; "of" says how many there are where not each was tried.

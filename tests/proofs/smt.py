@@ -363,8 +363,15 @@ def compared(kit: Kit, domain: str, op: JmpOp, width: int, e: Engine) -> list[An
     ]
 
 
+def predicted(kit: Kit, op: JmpOp, width: int, e: Engine) -> list[Any]:
+    """`branch.is_taken`, which both domains ask first, of any ends that hold the members."""
+    x, y = kit.word(e), kit.word(e)
+    said = kit.m.branch.is_taken(op, width, kit.scalar(e, x), kit.scalar(e, y))
+    return [] if said is None else [_truth(said) == kit.holds(op, width, x, y)]
+
+
 def _taken_by_contract(kit: Kit, e: Engine, x: Any, y: Any, op: JmpOp, width: int) -> Any:
-    """`branch.is_taken` as the proofs of 6.18's comparisons, which begin with it, describe it."""
+    """`branch.is_taken` as its own proof describes it."""
     if SymBool(z3.Bool("undecided")):
         return None
     always = bool(SymBool(z3.Bool("always")))
@@ -729,6 +736,10 @@ def _alu_tasks(kit: Kit, domain: str) -> Iterator[Task]:
 def _branch_tasks(kit: Kit, domain: str) -> Iterator[Task]:
     for width in (kit.half, kit.wide):
         for op in JmpOp:
+            if domain == "6.18":
+                yield Task(f"is_taken {op.name.lower()}{width}", "both", kit.wide, [
+                    partial(predicted, kit, op, width)
+                ])  # fmt: skip
             yield Task(f"{op.name.lower()}{width}", domain, kit.wide, [
                 partial(compared, kit, domain, op, width)
             ])  # fmt: skip

@@ -25,6 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import bpfvm
+from bpfvm.errors import BpfError
 from bpfvm.insn import encode
 from bpfvm.rules import KERNELS, NEWEST, KernelRules
 from bpfvm.vm import MAP_TYPES, REGISTRY, Prog
@@ -195,7 +196,13 @@ def measure(prog: Prog, kernel: str) -> tuple[int, float, str]:
 def programs(objects: list[str]) -> Iterator[tuple[str, Prog]]:
     """Yield (name, program) of the files."""
     for path in objects:
-        for name, prog in bpfvm.open(path).programs.items():
+        try:
+            obj = bpfvm.open(path)
+            _ = obj.facts
+        except BpfError as error:  # of maps that are not there yet, say
+            sys.stderr.write(f"{error}\n")
+            continue
+        for name, prog in obj.programs.items():
             yield f"{Path(path).name.removesuffix('.bpf.o')}:{name}", prog
 
 

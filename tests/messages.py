@@ -29,7 +29,9 @@ CATALOG = Path(__file__).resolve().parent / "catalog"
 CASES = Path(__file__).resolve().parent / "verifier" / "cases"
 REPAIRED = ": repaired"
 
-#: Rows without a vector, and why there can't be one.
+_BTF = "Said of an object whose BTF tells of such a function or value; text can't."
+_EARLIER = "An earlier check says another message first; kept as the kernel keeps it."
+#: Rows without a vector, and why there is none.
 WITHOUT_PROGRAM: dict[str, str] = {
     "bad_insn_count": "Said of programs without insns, or with more than a million.",
     "bad_prog_type": "Said of a program made in Python whose type is unknown.",
@@ -38,6 +40,27 @@ WITHOUT_PROGRAM: dict[str, str] = {
     "arena_no_address": "An object's arena always has an address; said of maps made in Python.",
     "too_many_maps": "A program uses 64 maps at most.",
     "arg_kind": "Said of parameters that are structs by value; clang makes none.",
+    "arg_ctx_nameless": _BTF,
+    "arg_ctx_struct": _BTF,
+    "arg_ctx_void": _BTF,
+    "arg_struct": _BTF,
+    "arg_untrusted_kind": _BTF,
+    "caller_args_access": _BTF,
+    "exception_args": _BTF,
+    "exception_called": _BTF,
+    "exception_multiple": _BTF,
+    "exception_not_found": _BTF,
+    "exception_not_global": _BTF,
+    "exception_void": _BTF,
+    "global_result_or_void": _BTF,
+    "timer_no_field": _BTF,
+    "no_map_for_key": _EARLIER,
+    "no_map_for_value": _EARLIER,
+    "lock_two": _EARLIER,
+    "release_unknown": _EARLIER,
+    "dynptr_const": "Said inside bpf_user_ringbuf_drain's function, whose dynptr is not its own.",
+    "too_complex_async": "8192 branches may wait at most, those of asynchronous callbacks too.",
+    "too_complex_enomem": "8192 branches may wait at most; errno as 6.18 has it for masks.",
 }
 
 _HEAD = """# The verifier's messages

@@ -132,7 +132,7 @@ def _arg(env: Env, subprog: Subprog, i: int, param: Param) -> GlobalArg:
         if tags - {_Tag.TRUSTED, _Tag.NULLABLE}:
             raise Reject(Reason.ARG_TAGS, arg=i)
         mods = Mod.TRUSTED | (Mod.MAYBE_NULL if _Tag.NULLABLE in tags else Mod.NONE)
-        return GlobalArg(ArgKind.OBJECT, mods=mods, info=param.pointee_name)
+        return GlobalArg(ArgKind.OBJECT, mods=mods, info=_essential(param.pointee_name))
     if _Tag.UNTRUSTED in tags:
         return _untrusted(i, param, tags)
     if _Tag.ARENA in tags:
@@ -140,6 +140,12 @@ def _arg(env: Env, subprog: Subprog, i: int, param: Param) -> GlobalArg:
             raise Reject(Reason.ARG_ARENA_TAGS, arg=i)
         return GlobalArg(ArgKind.ARENA)
     return _memory(i, param, tags)
+
+
+def _essential(name: str) -> str:
+    """Return the kernel's name of a struct, without what a program appended for a flavour of its
+    own (kernel: bpf_core_essential_name_len)."""
+    return name.partition("___")[0]
 
 
 def _tags(env: Env, i: int, param: Param) -> frozenset[_Tag]:
@@ -164,7 +170,7 @@ def _untrusted(i: int, param: Param, tags: frozenset[_Tag]) -> GlobalArg:
         raise Reject(
             Reason.ARG_UNTRUSTED_KIND, arg=i, kind=param.pointee_kind, type=param.pointee_name
         )
-    return GlobalArg(ArgKind.OBJECT, mods=Mod.UNTRUSTED, info=param.pointee_name)
+    return GlobalArg(ArgKind.OBJECT, mods=Mod.UNTRUSTED, info=_essential(param.pointee_name))
 
 
 def _memory(i: int, param: Param, tags: frozenset[_Tag]) -> GlobalArg:

@@ -287,11 +287,11 @@ def test_data_for_a_program_without_packet_is_refused(
 def test_maps_that_cannot_be_created_are_bad_input_once(
     bpfvm_cli: Bpfvm, source: Callable[[str], Path]
 ) -> None:
-    text = ".map m type=9 key=4 value=4 entries=1\n.prog a\nr0=0\nexit\n.prog b\nr0=0\nexit\n"
+    text = ".map m type=200 key=4 value=4 entries=1\n.prog a\nr0=0\nexit\n.prog b\nr0=0\nexit\n"
     for command in ("run", "verify", "dump", "diff"):
         done = bpfvm_cli(command, source(text))
         assert done.code == 2
-        assert "map type 9 (lru_hash) is not supported" in done.complaint()
+        assert "map type 200 (unknown) is not supported" in done.complaint()
 
 
 # -- verify -------------------------------------------------------------------------------------

@@ -51,6 +51,8 @@ def _skb_type(
     ret_range: Range | None = None,
     ret_ranges: Mapping[int, Range] | None = None,
     test_run: bool = False,
+    capable_reads: tuple[str, ...] = (),
+    capable_writes: tuple[str, ...] = (),
 ) -> ProgType:
     """Return a program type whose context is a __sk_buff. flow_keys is the dissector's alone."""
     return ProgType(
@@ -67,6 +69,8 @@ def _skb_type(
         ret_range=ret_range,
         ret_ranges=ret_ranges or {},
         test_run=test_run,
+        capable_reads=frozenset(capable_reads),
+        capable_writes=frozenset(capable_writes),
     )
 
 
@@ -150,6 +154,8 @@ _SKB_TYPES = (
         ret_range=_PASS_DROP,
         ret_ranges={1: (0, 3)},
         test_run=True,
+        capable_reads=("data", "data_end"),
+        capable_writes=("tstamp",),
     ),
     _lwt("lwt_in", 10),
     _lwt("lwt_out", 11),

@@ -70,6 +70,7 @@ class ProgType:
         is_tracing: runs where locks can't be taken (kernel: is_tracing_prog_type).
         rewritten: the kernel translates accesses to the context, so its pointer can't be moved.
         test_run: programs can be run; the kernel may run more.
+        capable_reads, capable_writes: fields that only users with CAP_BPF may read, and write.
         tp_buffer: the first 8 bytes of the context are a pointer to a buffer.
         ctx_missing: what we'd have to have to follow accesses to the context, "" if we do.
         missing: what we'd have to have to follow programs of the type, "" if we do.
@@ -95,6 +96,8 @@ class ProgType:
     rewritten: bool = True
     test_run: bool = False
     tp_buffer: bool = False
+    capable_reads: frozenset[str] = frozenset()
+    capable_writes: frozenset[str] = frozenset()
     ctx_missing: str = ""
     missing: str = ""
 

@@ -55,6 +55,11 @@ def access_ctx(
     access = prog_type.ctx_access(at, size, write=write, attach=attach)
     if access is not None and not grants_field(env.privs, prog_type, at, write=write):
         access = None
+    if access is not None and not env.privs.bpf_capable:
+        field = prog_type.field_at(at)
+        capable = prog_type.capable_writes if write else prog_type.capable_reads
+        if field is not None and field.name in capable:
+            access = None
     if access is None or (sx and access.kind in _NO_SIGN):
         raise Reject(Reason.CTX_ACCESS, off=at, size=size)
     if prog_type.fields is not None:

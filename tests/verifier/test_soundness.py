@@ -41,12 +41,16 @@ def test_programs_along_the_edges(style: str) -> None:
     assert rejected_rightly >= 10
 
 
+#: The model has no sockets, no maps of maps, nothing that user space attaches.
+_NOT_MODELLED = frozenset({"mapkinds", "prototypes", "sockets"})
+
+
 def _accepted_cases() -> list[object]:
     return [
         pytest.param(case.program(), kernel, id=f"{case.family}: {case.name} [{kernel}]")
         for case in read_cases()
         for kernel, verdict in case.expected.items()
-        if verdict.ok and knows(case.program())
+        if verdict.ok and case.family not in _NOT_MODELLED and knows(case.program())
     ]
 
 

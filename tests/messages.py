@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,7 @@ REPAIRED = ": repaired"
 
 _BTF = "Said of an object whose BTF tells of such a function or value; text can't."
 _EARLIER = "An earlier check says another message first; kept as the kernel keeps it."
+_CAPABILITIES = "Said to users who lack one right of CAP_PERFMON and have another; none do."
 #: Rows without a vector, and why there is none.
 WITHOUT_PROGRAM: dict[str, str] = {
     "bad_insn_count": "Said of programs without insns, or with more than a million.",
@@ -39,6 +40,7 @@ WITHOUT_PROGRAM: dict[str, str] = {
     "one_arena": "The loader refuses a second arena first; said of programs made in Python.",
     "arena_no_address": "An object's arena always has an address; said of maps made in Python.",
     "too_many_maps": "A program uses 64 maps at most.",
+    "arg_mem": "Said of a global function's memory, in the words of the check that failed.",
     "arg_kind": "Said of parameters that are structs by value; clang makes none.",
     "arg_ctx_nameless": _BTF,
     "arg_ctx_struct": _BTF,
@@ -54,6 +56,13 @@ WITHOUT_PROGRAM: dict[str, str] = {
     "exception_void": _BTF,
     "global_result_or_void": _BTF,
     "timer_no_field": _BTF,
+    "dynptr_type": _EARLIER,
+    "ptr_arg_negative": _EARLIER,
+    "ptr_arg_variable": _EARLIER,
+    "stack_subprog": _EARLIER,
+    "spec_limit": "Said of a pointer's arithmetic on a path that only a misprediction takes.",
+    "stack_var_prohibited": _CAPABILITIES,
+    "stack_unreadable_var": _CAPABILITIES,
     "no_map_for_key": _EARLIER,
     "no_map_for_value": _EARLIER,
     "lock_two": _EARLIER,
@@ -134,7 +143,8 @@ def _details(vector: Vector) -> tuple[str, ...]:
     return tuple(
         reason.slug
         for reason in Reason
-        if any(re.fullmatch(placeholders(reason.template), line) for line in lines)
+        if reason.slug not in WITHOUT_PROGRAM
+        and any(re.fullmatch(placeholders(reason.template), line) for line in lines)
     )
 
 
@@ -164,9 +174,8 @@ def _cases(reasons: Sequence[Reason]) -> Iterator[Entry]:
                     break
 
 
-def document() -> str:
-    """Return the whole document."""
-    causes = by_slug()
+def document(causes: Mapping[str, list[Entry]]) -> str:
+    """Return the whole document, from the programs by slug."""
     parts = [_HEAD]
     for reason in Reason:
         found = sorted(causes.get(reason.slug, []), key=lambda e: len(e.text))
@@ -202,16 +211,10 @@ def _section(reason: Reason, found: list[Entry]) -> Iterator[str]:
         yield f"Also caused by: {also}.\n"
 
 
-def missing() -> list[str]:
-    """Return the slugs that have neither a program nor a reason for having none."""
-    caused = by_slug()
-    return [r.slug for r in Reason if r.slug not in caused and r.slug not in WITHOUT_PROGRAM]
-
-
 def placeholders(text: str) -> str:
     """Return *text* as a pattern that its filled form matches."""
     return re.sub(r"\\\{\w+(?::\w+)?\\\}", ".*", re.escape(text))
 
 
 if __name__ == "__main__":
-    sys.stdout.write(document())
+    sys.stdout.write(document(by_slug()))

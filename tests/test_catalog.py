@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import messages
 import pytest
@@ -12,6 +13,7 @@ from bpfvm.rules import KERNELS
 from bpfvm.vectors import Vector, read_vectors
 from verifier.reasons import Reason
 
+ROOT = Path(__file__).resolve().parent.parent
 VECTORS = [
     vector
     for path in sorted(messages.CATALOG.glob("*.data"))
@@ -60,3 +62,12 @@ def test_messages_are_those_of_their_reason(entries: list[messages.Entry]) -> No
             if not said.startswith("old state:"):
                 pattern = messages.placeholders(templates[slug])
                 assert re.fullmatch(pattern, said.removesuffix("..."), re.DOTALL), said
+
+
+def test_every_message_has_a_program_or_a_reason_for_having_none() -> None:
+    causes = messages.by_slug()
+    slugs = {reason.slug for reason in Reason}
+    assert set(causes) | set(messages.WITHOUT_PROGRAM) == slugs
+    assert not set(causes) & set(messages.WITHOUT_PROGRAM)
+    found = (ROOT / "verifier" / "MESSAGES.md").read_text()
+    assert found == messages.document(causes), "python tests/messages.py > verifier/MESSAGES.md"

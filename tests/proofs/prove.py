@@ -120,7 +120,7 @@ that no member is lost. This table, made by `tests/proofs/prove.py table` from w
 - **argument**: in words, below.
 
 A time-out is "not proven" and is written so; an empty cell was not run. To do all again (hours on
-one core; a pattern after the method picks rows): install the extra `prove`, then
+one core; a pattern after the method picks rows): install the extra `dev`, then
 `PYTHONPATH=. python tests/proofs/prove.py METHOD` with `smt`, `smt8`, `smtmul`, `exhaustive`,
 `random` and last `table`. `pytest tests/proofs` does a part of it in a minute.
 

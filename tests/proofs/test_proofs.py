@@ -125,7 +125,7 @@ QUICK = (
 
 @pytest.fixture(scope="module")
 def smt() -> Any:
-    pytest.importorskip("z3", reason="the solver is in the extra `prove`")
+    pytest.importorskip("z3", reason="the solver is in the extra `dev`")
     return importlib.import_module("smt")
 
 

@@ -62,6 +62,12 @@ class SymBool:
     def __init__(self, expr: Any) -> None:
         self.expr = expr
 
+    def __eq__(self, other: object) -> bool:
+        return bool(self) == bool(other)
+
+    def __hash__(self) -> int:
+        return id(self)
+
     def __bool__(self) -> bool:
         return Engine.current.fork(self.expr)
 

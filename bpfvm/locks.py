@@ -73,10 +73,10 @@ def bpf_res_spin_unlock(run: RunContext, lock: int) -> int:
     RetType.LOCK_ERROR, _IRQ_ARGS, flags=KfuncFlags.SPINLOCK_SAFE, effect=Effect.RES_SPIN_LOCK_IRQ
 )
 def bpf_res_spin_lock_irqsave(run: RunContext, lock: int, flags: int) -> int:
-    """The same with interrupts off, whose state is kept at *flags*."""
-    run.write(flags, bytes(8))
+    """The same with interrupts off, whose state is kept at *flags*; an error leaves those."""
     error = _take(run, lock)
     if not error:
+        run.write(flags, bytes(8))
         run.irq_depth += 1
     return error
 

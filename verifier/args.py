@@ -266,6 +266,8 @@ def _check_release(env: Env, call: Call, regno: int, reg: RegState) -> None:
     """Refuse to release what was moved, or was never acquired (kernel: check_func_arg)."""
     if reg.off or (not reg.scalar.mask and reg.scalar.value and reg.type is not _SCALAR):
         raise Reject(Reason.RELEASE_MOVED, reg=regno)
+    if reg.type is not _SCALAR:
+        check_unmoved(reg, regno)
     if not reg.ref:
         if env.rules.ids_are_references:
             raise Reject(Reason.RELEASE_UNOWNED_HELPER, name=call.name, reg=regno)

@@ -127,6 +127,45 @@ def test_a_resilient_lock_taken_twice_is_an_error_in_the_sandbox(engine: str) ->
         assert b"AA or ABBA deadlock detected for bpf_res_spin_lock" in result.stderr
 
 
+def test_a_failed_lock_leaves_the_flags_slot_alone(engine: str) -> None:
+    # Two lookups of one element are two locks for the verifier, and a deadlock for a run. Where
+    # the lock is not had, the verifier knows what the slot held before.
+    body = """
+*(u32 *)(r10 - 4) = 0
+r1 = map(shared)
+r2 = r10
+r2 += -4
+call bpf_map_lookup_elem
+if r0 == 0 goto out
+r7 = r0
+r1 = r6
+call bpf_res_spin_lock
+if r0 != 0 goto out
+*(u64 *)(r10 - 16) = r7
+r1 = r7
+r2 = r10
+r2 += -16
+call bpf_res_spin_lock_irqsave
+r8 = r0
+if r0 == 0 goto taken
+r3 = *(u64 *)(r10 - 16)
+r4 = *(u32 *)(r3 + 8)
+goto done
+taken:
+r1 = r7
+r2 = r10
+r2 += -16
+call bpf_res_spin_unlock_irqrestore
+done:
+r1 = r6
+call bpf_res_spin_unlock
+r0 = r8
+exit
+"""
+    (prog,) = vm.assemble(RES.format(body=body)).programs.values()
+    assert prog.run(engine=engine).r0 == 2**64 - EDEADLK
+
+
 def test_a_held_lock_ends_a_sandbox_run(engine: str) -> None:
     obj = vm.assemble(COUNT.replace("call bpf_spin_unlock", "call bpf_spin_lock"))
     seen: list[RunContext] = []

@@ -12,6 +12,8 @@ from bpfvm.runtime import RunContext
 __all__ = ["bpf_strncmp", "bpf_strtol", "bpf_strtoul"]
 
 _BASES = (0, 8, 10, 16)
+#: Digits of U64_MAX in the smallest base.
+_MOST_DIGITS = 22
 _DIGITS = {8: b"01234567", 10: b"0123456789", 16: b"0123456789abcdefABCDEF"}
 
 
@@ -33,7 +35,10 @@ def _parse(text: bytes, base: int) -> tuple[int, int] | int:
         at += 1
     if at == digits:
         return -EINVAL
-    value = int(text[digits:at], base)
+    significant = text[digits:at].lstrip(b"0")
+    if len(significant) > _MOST_DIGITS:
+        return -ERANGE  # Python refuses to convert thousands of them
+    value = int(significant or b"0", base)
     if value > U64_MAX:
         return -ERANGE
     return (-value if negative else value), at

@@ -20,6 +20,8 @@ __all__ = ["BUFFER_SIZE", "c_string", "clip", "format_text"]
 BUFFER_SIZE = 1024
 #: Most bytes taken of a string argument, with its NUL.
 _STRING_SIZE = 512
+#: kernel: FIELD_WIDTH_MAX; a wider field is made as wide.
+_WIDTH_MAX = (1 << 23) - 1
 
 _ENDS_WORD = rb"(?=$|[\s!-/:-@\[-`{-~])"
 _SPEC = re.compile(
@@ -75,7 +77,8 @@ def c_string(space: AddressSpace, addr: int, limit: int) -> bytes | None:
 
 
 def _convert(spec: re.Match[bytes], arg: int, space: AddressSpace) -> bytes:
-    flags, width = spec["flags"], int(spec["width"] or 0)
+    # Eight digits are beyond the limit already.
+    flags, width = spec["flags"], min(int((spec["width"] or b"0")[:8]), _WIDTH_MAX)
     if spec["int"]:
         return _number(flags, width, spec["int"], arg, is_long=bool(spec["long"]))
     if spec["pointer"]:

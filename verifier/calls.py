@@ -175,6 +175,8 @@ def _result(env: Env, call: Call) -> RegState:
                 raise InternalError(f"{call.name} returns a map value but takes no map")
             defn = env.facts[call.map_index].defn
             elided = env.rules.inner_key_elision or not is_inner(env, call.map_index)
+            # One that is asked for more than a key, such as a CPU, may still find nothing.
+            elided &= call.proto.args[-1] is ArgType.MAP_KEY
             if elided and call.key is not None and call.key < defn.max_entries:
                 id_ = env.new_id() if call.map_index in env.locked_maps else 0
                 return RegState(_MAP_VALUE, id=id_, arg=call.map_index)

@@ -140,7 +140,8 @@ def check_arg(env: Env, frame: FuncState, call: Call, regno: int, arg: ArgType) 
         raise Reject(Reason.PACKET_ARG)
     is_nullable = arg is ArgType.CALLBACK_CTX or regno in call.proto.nullable
     if is_nullable and kind is _SCALAR and reg.scalar == ZERO:
-        if env.rules.null_args_precise:
+        # 6.18 leaves it imprecise; a callback would then run with a context it was not walked with.
+        if env.rules.null_args_precise or arg is ArgType.CALLBACK_CTX:
             mark_reg(env, regno)
         return
     accepted, words = _ACCEPTED.get(arg, ((), ""))

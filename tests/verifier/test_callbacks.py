@@ -271,3 +271,14 @@ def test_both_engines_use_up_the_same_budget() -> None:
             except RunFault as fault:
                 ends.append(str(fault))
         assert ends[0] == ends[1], budget
+
+
+@pytest.mark.parametrize("kernel", ["6.18", "7.3"])
+def test_a_context_that_was_taken_for_null_stays_null(kernel: str) -> None:
+    # Both paths meet before the call: the callback was walked with a context of 0 alone.
+    text = (
+        "call bpf_get_prandom_u32\nr6 = 5\nif r0 > 0 goto +1\nr6 = 0\nr7 = 1\nr3 = r6\nr1 = 3\n"
+        "r2 = func(cb)\nr4 = 0\ncall bpf_loop\nr0 = 0\nexit\n"
+        ".func cb ret=int\nif r2 == 0 goto +2\nr0 = 0\nexit\nr0 = 1\nexit\n"
+    )
+    assert check(text, kernel=kernel, flags=8).last == "R3 type=scalar expected=fp"

@@ -104,9 +104,7 @@ class KernelRules:
     early_returns_in_callbacks: bool = _rule(
         True, False, "callbacks may load from packets and make tail calls"
     )
-    null_args_precise: bool = _rule(
-        False, True, "a scalar 0 that is taken for a null pointer must stay 0"
-    )
+    zero_flags_precise: bool = _rule(False, True, "flags that were 0 in a call must stay 0")
     ids_are_references: bool = _rule(
         False, True, "a reference is told by its holder's id; what derives from it has a parent_id"
     )

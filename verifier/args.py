@@ -140,9 +140,8 @@ def check_arg(env: Env, frame: FuncState, call: Call, regno: int, arg: ArgType) 
         raise Reject(Reason.PACKET_ARG)
     is_nullable = arg is ArgType.CALLBACK_CTX or regno in call.proto.nullable
     if is_nullable and kind is _SCALAR and reg.scalar == ZERO:
-        # 6.18 leaves it imprecise; a callback would then run with a context it was not walked with.
-        if env.rules.null_args_precise or arg is ArgType.CALLBACK_CTX:
-            mark_reg(env, regno)
+        # 6.18 leaves it imprecise; the callee would then get a number that it was not walked with.
+        mark_reg(env, regno)
         return
     accepted, words = _ACCEPTED.get(arg, ((), ""))
     given = kind.without(Mod.MAYBE_NULL) if is_nullable else kind
@@ -259,7 +258,7 @@ def _check_zero(env: Env, call: Call, regno: int, reg: RegState) -> None:
     """Refuse flags where there are none yet (kernel: check_helper_call's own lines)."""
     if reg.type is not _SCALAR or reg.scalar != ZERO:
         raise Reject(Reason.FLAGS_NOT_ZERO, name=call.name.removeprefix("bpf_"))
-    if env.rules.null_args_precise:
+    if env.rules.zero_flags_precise:
         mark_reg(env, regno)
 
 

@@ -295,7 +295,8 @@ def _check_mem(env: Env, frame: FuncState, i: int, arg: GlobalArg, number: int) 
     ):
         raise Reject(Reason.ARG_PACKET, reg=regno, func=number)
     is_null = reg.type is _SCALAR and reg.scalar == ZERO
-    if is_null and env.rules.null_args_precise:
+    if is_null:
+        # 6.18 leaves it imprecise; the callee would then take any number for a pointer.
         mark_reg(env, regno)
     if not is_null:
         try:
@@ -316,8 +317,7 @@ def _check_object(env: Env, reg: RegState, regno: int, arg: GlobalArg) -> None:
     """Check a trusted pointer to a kernel's struct (kernel: check_reg_type)."""
     nullable = bool(arg.mods & Mod.MAYBE_NULL)
     if nullable and reg.type is _SCALAR and reg.scalar == ZERO:
-        if env.rules.null_args_precise:
-            mark_reg(env, regno)
+        mark_reg(env, regno)
         return
     kind = reg.type.without(Mod.MAYBE_NULL) if nullable else reg.type
     trusted = RegType.BTF_ID.having(Mod.TRUSTED)

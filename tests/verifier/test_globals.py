@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from walk_kit import check
 
 
@@ -198,3 +199,11 @@ def test_dynptrs_are_handed_over() -> None:
         "call bpf_dynptr_from_mem\nr1 = r10\nr1 += -16\n"
     )
     assert check(main(made, "args=dynptr", data)).ok
+
+
+@pytest.mark.parametrize("kernel", ["6.18", "7.3"])
+def test_a_number_is_not_pruned_as_the_null_that_was_passed_before(kernel: str) -> None:
+    call = "call bpf_get_prandom_u32\nr6 = 5\nif r0 > 0 goto +1\nr6 = 0\nr7 = 1\nr1 = r6"
+    body = "if r1 == 0 goto +1\nr2 = *(u64 *)(r1 + 0)\nr0 = 0\nexit"
+    text = main(call, 'args="mem:8" ret=int', body)
+    assert check(text, kernel=kernel, flags=TEST_STATE_FREQ).last == CALLER

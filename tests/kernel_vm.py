@@ -159,9 +159,7 @@ def _wait(holds: Callable[[], bool], what: str, place: Path) -> None:
     end = time.monotonic() + BOOT_SECONDS
     while not holds():
         if time.monotonic() > end:
-            raise VmError(
-                f"waited {BOOT_SECONDS} s for {what}: see the logs in {place}"
-            )
+            raise VmError(f"waited {BOOT_SECONDS} s for {what}: see the logs in {place}")
         time.sleep(_POLL_SECONDS)
 
 

@@ -267,6 +267,13 @@ _add(
             "vector is for.",
         ),
         click.Option(
+            ["--written-for"],
+            type=click.Choice(["7.3", "6.18", "6.12"]),
+            default="6.12",
+            show_default=True,
+            help="The kernel whose selftests the objects are: what has changed since is allowed.",
+        ),
+        click.Option(
             ["--engine"],
             type=click.Choice(["interp", "jit"]),
             help="Run accepted programs in this engine alone. Default: in both.",

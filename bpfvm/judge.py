@@ -25,6 +25,7 @@ from bpfvm.rules import NEWEST
 from bpfvm.runtime import RunContext
 from bpfvm.testrun import MEM
 from bpfvm.vectors import Vector, Wanted
+from bpfvm.wordings import OLDEST_TESTS
 from bpfvm.xlated import Verdict
 
 __all__ = ["Options", "Outcome", "Row", "judge_vector", "program_of"]
@@ -52,11 +53,13 @@ class Options:
         kernel: whose rules apply; None: the newest that the test is for.
         engines: what runs accepted programs.
         run: whether anything runs.
+        written_for: the kernel that annotated objects expect (`bpfvm.wordings`).
     """
 
     kernel: str | None = None
     engines: tuple[str, ...] = vm.ENGINES
     run: bool = True
+    written_for: str = OLDEST_TESTS
 
 
 @dataclass(slots=True)

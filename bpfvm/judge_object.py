@@ -130,10 +130,10 @@ class _Judging:
         self.notes: list[str] = []
         self.broken = file.broken.keys()
         stem = Path(file.origin).name.split(".")[0]
-        self.changes = changes_of(stem, name, self.kernel)
+        self.changes = changes_of(stem, name, self.kernel, options.written_for)
         if unpriv:  # whom programs are refused to has not changed
             self.changes.pop(What.VERDICT, None)
-            self.changes |= changes_of(stem, name + _UNPRIV, self.kernel)
+            self.changes |= changes_of(stem, name + _UNPRIV, self.kernel, options.written_for)
 
     def judge(self) -> Row:
         """Fill in the row."""
@@ -188,7 +188,10 @@ class _Judging:
         """Return which of *patterns* is not found in *text*, or ""; note what was reworded."""
         if first_missing(text, patterns) is None:
             return ""
-        reworded = [replace(p, others=wordings_of(p.text, self.kernel)[1:]) for p in patterns]
+        written_for = self.options.written_for
+        reworded = [
+            replace(p, others=wordings_of(p.text, self.kernel, written_for)[1:]) for p in patterns
+        ]
         missing = first_missing(text, reworded)
         if missing is not None:
             return f"{what}: {missing}"

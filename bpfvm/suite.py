@@ -28,6 +28,7 @@ def test(
     files: Sequence[str],
     pattern: str | None,
     kernel: str | None,
+    written_for: str,
     engine: str | None,
     no_run: bool,
     timeout: float,
@@ -39,6 +40,7 @@ def test(
     request: Row = {
         "pattern": pattern,
         "kernel": kernel,
+        "written_for": written_for,
         "engines": " ".join(vm.ENGINES) if engine is None else engine,
         "run": not no_run,
     }

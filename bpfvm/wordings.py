@@ -1,5 +1,5 @@
 """How the verifier's words, logs and verdicts changed between kernels: for tests that were written
-for an older kernel (6.12's selftests) and are judged by a newer one's rules.
+for an older kernel (6.12's selftests, unless told otherwise) and are judged by a newer one's rules.
 
 `WORDINGS` is the table of messages: a pattern of a test is looked for as written, and in each
 wording that replaced it up to the kernel that is asked for. `CHANGES` lists single tests that end
@@ -14,7 +14,20 @@ from enum import Enum, unique
 
 from bpfvm.rules import KERNELS
 
-__all__ = ["CHANGES", "WORDINGS", "Change", "What", "Wording", "changes_of", "wordings_of"]
+__all__ = [
+    "CHANGES",
+    "OLDEST_TESTS",
+    "WORDINGS",
+    "Change",
+    "What",
+    "Wording",
+    "changes_of",
+    "wordings_of",
+]
+
+#: The oldest kernel whose selftests we know.
+OLDEST_TESTS = "6.12"
+_AGES = (OLDEST_TESTS, *KERNELS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,15 +356,15 @@ CHANGES: tuple[Change, ...] = (
 )
 
 
-def _is_in_force(since: str, kernel: str) -> bool:
-    return KERNELS.index(kernel) >= KERNELS.index(since)
+def _is_in_force(since: str, kernel: str, written_for: str) -> bool:
+    return _AGES.index(written_for) < _AGES.index(since) <= _AGES.index(kernel)
 
 
-def wordings_of(text: str, kernel: str) -> tuple[str, ...]:
-    """Return *text* and what replaced it up to *kernel*, each once."""
+def wordings_of(text: str, kernel: str, written_for: str = OLDEST_TESTS) -> tuple[str, ...]:
+    """Return *text* and what replaced it after *written_for* and up to *kernel*, each once."""
     found = [text]
     for row in WORDINGS:
-        if not _is_in_force(row.since, kernel):
+        if not _is_in_force(row.since, kernel, written_for):
             continue
         for known in tuple(found):
             new = _PLUS.sub(lambda m: str(int(m[1]) + 1), re.sub(row.old, _filled(row.new), known))
@@ -367,10 +380,14 @@ def _filled(template: str) -> str:
     return re.sub(r"<(\d)\+1>", r"<\\\1+1>", template)
 
 
-def changes_of(stem: str, program: str, kernel: str) -> dict[What, Change]:
-    """Return what changed for *program* of the object *stem* up to *kernel*."""
+def changes_of(
+    stem: str, program: str, kernel: str, written_for: str = OLDEST_TESTS
+) -> dict[What, Change]:
+    """Return what changed for *program* of the object *stem* after *written_for* and up to
+    *kernel*."""
     return {
         row.what: row
         for row in CHANGES
-        if (row.stem, row.program) == (stem, program) and _is_in_force(row.since, kernel)
+        if (row.stem, row.program) == (stem, program)
+        and _is_in_force(row.since, kernel, written_for)
     }

@@ -1,8 +1,8 @@
 """The process that judges tests for `bpfvm test`: one that dies costs one test, not the run.
 
-One request a line on stdin, `{"file", "from", "pattern", "kernel", "engines", "run"}`; answers a
-line each on stdout: `{"tests": [name, ...]}`, then for each test from number "from" on
-`{"start": number}` and `{"row": {...}}`, then `{"end": true}`.
+One request a line on stdin, `{"file", "from", "pattern", "kernel", "engines", "run",
+"written_for"}`; answers a line each on stdout: `{"tests": [name, ...]}`, then for each test from
+number "from" on `{"start": number}` and `{"row": {...}}`, then `{"end": true}`.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ def answers(request: dict[str, object]) -> Iterator[Answer]:
         None if request["kernel"] is None else str(request["kernel"]),
         tuple(str(request["engines"]).split()),
         bool(request["run"]),
+        str(request["written_for"]),
     )
     try:
         tests = tests_of(file)

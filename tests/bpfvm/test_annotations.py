@@ -223,6 +223,14 @@ def test_what_is_new_in_73_is_not_in_618() -> None:
     assert wordings_of("arg#0 expected", "6.18") == ("arg#0 expected",)
 
 
+def test_what_is_written_for_a_kernel_has_its_words() -> None:
+    assert wordings_of("arg#0 expected", "7.3", "6.18") == ("arg#0 expected", "R1 expected")
+    assert wordings_of("arg#0 expected", "7.3", "7.3") == ("arg#0 expected",)
+    key = ("verifier_mtu", "tc_uninit_mtu")
+    assert changes_of(*key, "6.18")
+    assert not changes_of(*key, "6.18", "6.18")
+
+
 def test_every_wording_is_a_pattern() -> None:
     for row in WORDINGS:
         for text in wordings_of(row.old, "7.3"):

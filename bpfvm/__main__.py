@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
@@ -17,9 +18,13 @@ from bpfvm.exits import Exit
 
 __all__ = ["main"]
 
+#: What a write to a full or broken device fails with.
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
 
 def main(args: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    _open_streams()
     # A closed pipe or ctrl-C ends us at once and silently, even inside native code.
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -37,8 +42,28 @@ def main(args: list[str] | None = None) -> int:
         return _complain(f"{path}: {error.format_message()}")
     except BpfError as error:
         return _complain(f"bpfvm: {error}")
+    except OSError as error:
+        # Whatever is wrong with a file that is read was told as a BpfError.
+        if error.errno not in _UNWRITABLE:
+            return _report_bug(error)
+        sys.stderr.write(f"bpfvm: stdout: {error.strerror}\n")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left goes nowhere
+        return Exit.BAD_INPUT
     except Exception as error:  # every other exception is a bug: ask for a report, here only
         return _report_bug(error)
+
+
+def _open_streams() -> None:
+    """Let /dev/null take the place of standard streams that are closed: the next file opened would
+    get their numbers."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free: this one.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115
 
 
 def _complain(text: str) -> int:

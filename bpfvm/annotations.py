@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from bpfvm.bits import S32_MIN, s32
-from bpfvm.errors import BpfError, LoadError
+from bpfvm.bits import S32_MIN, U32_MAX, s32
+from bpfvm.errors import BpfError, LoadError, shown
 from bpfvm.patterns import Pattern, line_patterns
 from bpfvm.privileges import UNPRIVILEGED, Privileges
 
@@ -36,7 +36,7 @@ _FLAGS = {
 }
 #: The machine that the JIT and the arena are those of.
 _ARCH = "X86_64"
-_TAG = re.compile(r"comment:(?:(\d+):)?(\w+)(?:=(.*))?", re.DOTALL)
+_TAG = re.compile(r"comment:(?:(\d{1,9}):)?(\w+)(?:=(.*))?", re.DOTALL)
 #: In 6.12's spelling these have a counter behind the name.
 _COUNTED = re.compile(r"test_(expect_(not_)?msg|expect_xlated|expect_std(out|err)|jited).*")
 
@@ -159,11 +159,10 @@ class _Reader:
             case "test_expect_success" | "test_expect_failure":
                 mode.success = stem == "test_expect_success"
             case "test_expect_msg" | "test_expect_not_msg":
-                pattern = Pattern(value, absent=stem == "test_expect_not_msg")
-                mode.texts.setdefault("messages", []).append(pattern)
+                mode.texts.setdefault("messages", []).append(self.pattern(stem, value))
             case "test_expect_stdout" | "test_expect_stderr":
-                pattern = Pattern(value)
-                mode.texts.setdefault(stem.removeprefix("test_expect_"), []).append(pattern)
+                kind = stem.removeprefix("test_expect_")
+                mode.texts.setdefault(kind, []).append(self.pattern(stem, value))
             case "test_expect_xlated":
                 mode.lines.setdefault("xlated", []).append(value)
             case "test_jited":
@@ -200,9 +199,22 @@ class _Reader:
 
     def number(self, value: int | str, what: str) -> int:
         try:
-            return value if isinstance(value, int) else s32(int(value, 0))
+            number = value if isinstance(value, int) else int(value, 0)
         except ValueError:
-            raise LoadError(f"annotation {what}: not a number: {value!r}") from None
+            raise LoadError(f"annotation {what}: not a number: {shown(value)}") from None
+        if not S32_MIN <= number <= U32_MAX:
+            raise LoadError(f"annotation {what}: {shown(value)}: expected {S32_MIN}..{U32_MAX}")
+        return s32(number)
+
+    def pattern(self, name: str, value: str) -> Pattern:
+        found = Pattern(value, absent=name == "test_expect_not_msg")
+        try:
+            found.compiled()
+        except re.error as err:
+            raise LoadError(
+                f"annotation {name}: no regular expression ({err}): {shown(value)}"
+            ) from None
+        return found
 
     def annotations(self) -> Annotations:
         root, unpriv = self.modes[""], self.modes["_unpriv"]

@@ -8,6 +8,7 @@ runs: `--help` stays quick. Results go to stdout, complaints to stderr, one line
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable
 
 import click
@@ -67,6 +68,18 @@ def cli() -> None:
     FILE is a BPF object (ELF), C source (.bpf.c, compiled by a clang that is at hand), assembly
     text (.s) or raw insns (.bin).
     """
+
+
+class _Seconds(click.FloatRange):
+    """A time: a number within its range, which to click "nan" is too."""
+
+    def convert(
+        self, value: float, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        return seconds
 
 
 def _file(required: bool = True) -> click.Argument:
@@ -258,7 +271,7 @@ _add(
         click.Option(
             ["-k", "--prog", "pattern"],
             metavar="PATTERN",
-            help="Only tests with this name, which may have *, ? and [...].",
+            help="Only tests with this name, which may have *, ? and [...]; there must be one.",
         ),
         click.Option(
             ["--kernel"],
@@ -282,7 +295,7 @@ _add(
         click.Option(
             ["--timeout"],
             metavar="SECONDS",
-            type=click.FloatRange(min=0, min_open=True),
+            type=_Seconds(min=0, max=1_000_000, min_open=True),
             default=120,
             show_default=True,
             help="How long one test may take, to verify and to run.",

@@ -20,6 +20,7 @@ __all__ = [
     "RunRefused",
     "Thrown",
     "bug_report",
+    "shown",
 ]
 
 
@@ -93,6 +94,12 @@ class Thrown(Exception):
 
 class InternalError(Exception):
     """A bug in bpfvm itself: an invariant of soundness does not hold."""
+
+
+def shown(value: object) -> str:
+    """Return *value* as messages quote it: cut where it is long."""
+    text = str(value)
+    return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
 def bug_report(error: Exception) -> str:

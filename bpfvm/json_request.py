@@ -430,9 +430,9 @@ def _record(reader: _Reader) -> tuple[MapField, ...] | None:
     for place, value in reader.items("fields"):
         item = _Reader(value, place)
         kind = item.need("kind")
-        if kind not in kinds:
+        if not isinstance(kind, str) or kind not in kinds:
             raise item.fail("kind", f"{kind!r} is none of {', '.join(kinds)}")
-        found.append(MapField(kinds[str(kind)], item.number("off", 0)))
+        found.append(MapField(kinds[kind], item.number("off", 0)))
         item.done()
     return tuple(sorted(found, key=lambda field: field.off))
 

@@ -150,9 +150,13 @@ def program_of(vector: Vector) -> ObjectFile:
     source = vector.source
     file: ObjectFile
     if source is not None:
-        file = load_text(source, vector.origin, vm.HELPER_IDS)
+        try:
+            file = load_text(source, vector.origin, vm.HELPER_IDS)
+        except AsmError as err:
+            raise vector.placed(err) from None
     else:
-        code = decode(vector.bytes("raw") or b"", vector.name)
+        place = f"{vector.origin}:{vector.places['raw']}: section raw"
+        code = decode(vector.bytes("raw") or b"", place)
         program = Program("main", code, "socket_filter", find_subprogs(code))
         file = ObjectFile(vector.name, {"main": program})
     if len(file.programs) != 1:
@@ -163,10 +167,9 @@ def program_of(vector: Vector) -> ObjectFile:
         return file
     insns = list(program.insns)
     for slot, fields in patches:
-        try:
-            insns[slot] = insns[slot]._replace(**fields)
-        except (IndexError, ValueError):
-            raise vector.error(f"section patch: no such slot or field: {slot} {fields}") from None
+        if slot >= len(insns):
+            raise vector.error(f"no slot {slot}: there are {len(insns)}", "patch")
+        insns[slot] = insns[slot]._replace(**fields)
     return replace(file, programs={program.name: replace(program, insns=tuple(insns))})
 
 
@@ -174,6 +177,7 @@ def judge_vector(vector: Vector, origin: str, options: Options) -> Row:
     """Judge *vector* of the file *origin*."""
     row = Row(origin, vector.name)
     try:
+        vector.check()
         return _judge(vector, row, options)
     except BpfError as err:
         return row.fail(str(err).splitlines()[0])
@@ -225,7 +229,9 @@ def _judge_verified(
     if missing is not None and (wanted.ok or not wanted.fits(missing)):
         return row.skip(missing)
     if verdict.ok != wanted.ok or wanted.errno not in (0, verdict.errno):
-        expected = "accept" if wanted.ok else f"reject {errno_name(wanted.errno)}"
+        expected = "accept" if wanted.ok else "reject"
+        if wanted.errno:
+            expected += f" {errno_name(wanted.errno)}"
         return row.fail(f"expected {expected}, got {told(verdict)}")
     if not wanted.fits(verdict.last):
         return row.fail(f"expected the message {wanted.message!r}, got {verdict.last!r}")

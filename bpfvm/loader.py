@@ -24,13 +24,21 @@ from bpfvm.compile import compile_c
 from bpfvm.elf import MAGIC, Elf
 from bpfvm.elflink import link_function, link_programs
 from bpfvm.elfmaps import ObjectMaps, read_maps
-from bpfvm.errors import LoadError, NoPrograms
+from bpfvm.errors import AsmError, LoadError, NoPrograms
 from bpfvm.flow import find_subprogs
 from bpfvm.insn import decode
 from bpfvm.program import ObjectFile, Program
 from bpfvm.vectors import has_sections, read_vectors
 
-__all__ = ["MAX_FILE_SIZE", "load_elf", "load_function", "load_path", "load_text"]
+__all__ = [
+    "MAX_FILE_SIZE",
+    "load_elf",
+    "load_function",
+    "load_path",
+    "load_text",
+    "read_file",
+    "text_of",
+]
 
 #: Larger files are refused unread: the largest objects in use have a few MiB.
 MAX_FILE_SIZE = 32 << 20
@@ -54,7 +62,7 @@ def load_path(
         BpfError: C source that does not compile, or no compiler.
     """
     origin = os.fspath(path)
-    data = _read(origin)
+    data = read_file(origin)
     suffix = Path(origin).suffix.lower()
     if data.startswith(MAGIC):
         return load_elf(data, origin, kfuncs)
@@ -63,12 +71,9 @@ def load_path(
     if suffix == ".c":
         return load_elf(compile_c(path), origin, kfuncs)
     if suffix in _TEXT_SUFFIXES:
-        try:
-            text = data.decode()
-        except UnicodeDecodeError as err:
-            raise LoadError(f"{origin}: not text: bad UTF-8 at byte {err.start}") from None
+        text = text_of(data, origin)
         if suffix == ".data" or has_sections(text):
-            text = _program_text(text, origin)
+            return _load_vector(text, origin, helpers)
         return load_text(text, origin, helpers)
     if suffix in _RAW_SUFFIXES:
         return _load_raw(data, origin)
@@ -139,7 +144,26 @@ def _read_elf(data: bytes, origin: str) -> tuple[Elf, Btf | None, BtfExt | None,
     return elf, btf, ext, read_maps(elf, btf)
 
 
-def _read(origin: str) -> bytes:
+def text_of(data: bytes, origin: str) -> str:
+    """Return *data*, the content of the file *origin*, as text: UTF-8, with line feeds alone and
+    without a byte order mark.
+
+    Raises:
+        LoadError: it is no text.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as err:
+        raise LoadError(f"{origin}: not text: bad UTF-8 at byte {err.start}") from None
+    return text.replace("\r\n", "\n")
+
+
+def read_file(origin: str) -> bytes:
+    """Return what the file at *origin* holds.
+
+    Raises:
+        LoadError: it can't be read, is no regular file, or is larger than `MAX_FILE_SIZE`.
+    """
     try:
         # A named pipe or device could block for ever or never end.
         info = os.stat(origin)
@@ -160,7 +184,7 @@ def _read(origin: str) -> bytes:
     return data
 
 
-def _program_text(text: str, origin: str) -> str:
+def _load_vector(text: str, origin: str, helpers: Mapping[str, int]) -> ObjectFile:
     """Return the program of the only vector in *text*."""
     vectors = read_vectors(text, origin)
     if len(vectors) != 1:
@@ -168,7 +192,10 @@ def _program_text(text: str, origin: str) -> str:
     source = vectors[0].source
     if source is None or vectors[0].patches:
         raise LoadError(f"{origin}: a vector that is no text (bpfvm test takes it)")
-    return source
+    try:
+        return load_text(source, origin, helpers)
+    except AsmError as err:
+        raise vectors[0].placed(err) from None
 
 
 def _load_raw(data: bytes, origin: str) -> ObjectFile:

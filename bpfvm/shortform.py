@@ -16,8 +16,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice, repeat
+from typing import NamedTuple
 
-__all__ = ["MAPS", "expand"]
+from bpfvm.insn import MAX_INSNS
+
+__all__ = ["MAPS", "Place", "expand"]
 
 #: Maps that need no `.map` line, as a `.map` line would have them.
 MAPS = {
@@ -49,17 +53,36 @@ exit""",
     "arena": "{0} = map(arena)\n{0} = addr_space_cast({0}, 0, 1)",
     "reserve": "r1 = map(ringbuf)\nr2 = {0}\nr3 = 0\ncall bpf_ringbuf_reserve",
 }
+#: One too many insns must be sayable.
+_MOST = MAX_INSNS + 100
 _COMMENT = re.compile(r"(^|\s)(#|//)\s.*")
-_REPEATED = re.compile(r"(\d+)x (.*)")
+_REPEATED = re.compile(r"(\d{1,9})x (.*)")
 
 
-def expand(text: str) -> str:
-    """Return the assembly text that *text* stands for."""
-    code = "\n".join(statement for line in text.splitlines() for statement in _statements(line))
-    head = "".join(
-        f".map {name} {spec}\n" for name, spec in MAPS.items() if _is_implied(name, code)
-    )
-    return f"{head}{code}\n"
+class Place(NamedTuple):
+    """Where a line of assembly text comes from: line and column in the short form, from 1;
+    *whole*: it stands there as it is."""
+
+    line: int
+    col: int
+    whole: bool
+
+
+def expand(text: str) -> tuple[str, list[Place]]:
+    """Return the assembly text that *text* stands for, and where each of its lines comes from.
+
+    Raises:
+        ValueError: it stands for more statements than a program may have.
+    """
+    found = list(islice(_statements(text), _MOST + 1))
+    if len(found) > _MOST:
+        raise ValueError(f"more than {_MOST} statements")
+    code = "\n".join(statement for statement, _ in found)
+    head = [f".map {name} {spec}\n" for name, spec in MAPS.items() if _is_implied(name, code)]
+    places = [Place(1, 1, False)] * len(head)
+    for statement, place in found:
+        places += [place] * (statement.count("\n") + 1)
+    return f"{''.join(head)}{code}\n", places
 
 
 def _is_implied(name: str, code: str) -> bool:
@@ -67,16 +90,16 @@ def _is_implied(name: str, code: str) -> bool:
     return named is not None and not re.search(rf"^\s*\.map {name}\b", code, re.MULTILINE)
 
 
-def _statements(line: str) -> Iterator[str]:
-    line = _COMMENT.sub("", line)
-    if line.startswith("."):
-        yield line
-        return
-    for statement in line.split("; "):
-        words = statement.split()
-        if len(words) == 2 and words[0] in _SHORT:
-            yield _SHORT[words[0]].format(words[1])
-        elif repeated := _REPEATED.fullmatch(statement):
-            yield from [repeated[2]] * int(repeated[1])
-        else:
-            yield statement
+def _statements(text: str) -> Iterator[tuple[str, Place]]:
+    for number, commented in enumerate(text.splitlines(), 1):
+        line, at = _COMMENT.sub("", commented), 1
+        for statement in [line] if line.startswith(".") else line.split("; "):
+            words = statement.split()
+            if len(words) == 2 and words[0] in _SHORT:
+                yield _SHORT[words[0]].format(words[1]), Place(number, at, False)
+            elif repeated := _REPEATED.fullmatch(statement):
+                place = Place(number, at, False)
+                yield from repeat((repeated[2], place), int(repeated[1]))
+            else:
+                yield statement, Place(number, at, True)
+            at += len(statement) + len("; ")

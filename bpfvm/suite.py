@@ -14,6 +14,7 @@ from rich.text import Text
 from bpfvm import vm
 from bpfvm.console import files_in
 from bpfvm.errnos import errno_name
+from bpfvm.errors import BpfError
 from bpfvm.exits import Exit
 from bpfvm.pool import Pool
 
@@ -49,9 +50,11 @@ def test(
     if as_json:
         json.dump(rows, sys.stdout, indent=1)
         print()
-    else:
+    elif rows:
         _print_table([r for r in rows if not quiet or r["outcome"] == "fail"])
         _print_sum(rows)
+    if not rows:
+        raise BpfError(f"no test is called {pattern!r}")
     return Exit.FAILED if any(r["outcome"] == "fail" for r in rows) else Exit.FINE
 
 
@@ -93,8 +96,7 @@ def _verdict(row: Row) -> str:
 
 def _print_sum(rows: Sequence[Row]) -> None:
     counts = Counter(str(r["outcome"]) for r in rows)
-    told = ", ".join(f"{counts[name]} {word}" for name, word in _WORDS.items() if counts[name])
-    print(told or "no tests")
+    print(", ".join(f"{counts[name]} {word}" for name, word in _WORDS.items() if counts[name]))
 
 
 _WORDS = {"pass": "passed", "fail": "failed", "skip": "skipped"}

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bpfvm.errnos import errno_number
-from bpfvm.errors import LoadError
+from bpfvm.errors import AsmError, BpfError, LoadError, shown
 from bpfvm.privileges import PRIVILEGED, Privileges
 from bpfvm.rules import KERNELS
-from bpfvm.shortform import expand
+from bpfvm.shortform import Place, expand
 
 __all__ = ["SECTIONS", "Vector", "Wanted", "has_sections", "read_vectors"]
 
@@ -30,6 +30,19 @@ _EXPECTED = frozenset(
     }
 )
 _PROGRAM = frozenset({"prog", "asm", "raw"})
+#: Sections of hex bytes; of numbers, with the least and the largest.
+_BYTES = ("raw", "mem", "ctx", "data", "mem out", "ctx out", "data out")
+_NUMBERS = {"retval": (-(1 << 31), (1 << 32) - 1), "result": (-(1 << 63), (1 << 64) - 1)}
+#: The fields of an insn that `patch` changes: the least and the largest value.
+_FIELDS = {
+    "opcode": (0, 255),
+    "dst": (0, 15),
+    "src": (0, 15),
+    "off": (-(1 << 15), (1 << 15) - 1),
+    "imm": (-(1 << 31), (1 << 31) - 1),
+}
+#: Sections that say nothing when they are empty.
+_FILLED = (_GIVEN | _EXPECTED) - frozenset(_BYTES) - {"error"}
 #: For people.
 _TOLD = frozenset({"repair"})
 SECTIONS = _PROGRAM | _GIVEN | _EXPECTED | _TOLD
@@ -67,6 +80,7 @@ class Vector:
         about: the first line of the comment that it begins with.
         sections: their text by name; what is of one kernel by "NAME KERNEL".
         first: the line where its program begins.
+        places: the lines where its sections begin, by their names in `sections`.
     """
 
     name: str
@@ -75,6 +89,7 @@ class Vector:
     about: str = ""
     sections: Mapping[str, str] = field(default_factory=dict)
     first: int = 0
+    places: Mapping[str, int] = field(default_factory=dict)
 
     def text(self, section: str, kernel: str = "") -> str | None:
         """Return the text of *section*, stripped; *kernel*'s own before what is of all."""
@@ -97,33 +112,92 @@ class Vector:
         try:
             return bytes.fromhex("".join(line.split("#")[0] for line in found.splitlines()))
         except ValueError:
-            raise self.error(f"section {section}: not hex bytes") from None
+            raise self.error("not hex bytes", section) from None
 
     def number(self, section: str, kernel: str = "") -> int | None:
         """Return the number that *section* holds, decimal or 0x, with or without a sign.
 
         Raises:
-            LoadError: it is none.
+            LoadError: it is none, or one that nothing has.
         """
         found = self.text(section, kernel)
+        if found is None:
+            return None
         try:
-            return None if found is None else int(found, 0)
+            number = int(found, 0)
         except ValueError:
-            raise self.error(f"section {section}: not a number: {found!r}") from None
+            raise self.error(f"not a number: {shown(found)}", section, kernel) from None
+        low, high = _NUMBERS[section]
+        if not low <= number <= high:
+            raise self.error(f"{shown(found)}: expected {low}..{high}", section, kernel)
+        return number
 
-    def error(self, message: str) -> LoadError:
-        """Return the error *message*, placed."""
-        return LoadError(f"{self.origin}:{self.line}: {message}")
+    def error(self, message: str, section: str = "", kernel: str = "") -> LoadError:
+        """Return the error *message* about the vector, or about a *section* of it."""
+        if not section:
+            return LoadError(f"{self.origin}:{self.line}: {message}")
+        name = f"{section} {kernel}"
+        line = self.places.get(name, self.places.get(section, self.line))
+        return LoadError(f"{self.origin}:{line}: section {section}: {message}")
+
+    def check(self) -> None:
+        """Read every section that does not tell of the program, to see whether that can be done.
+
+        Raises:
+            LoadError: it can't.
+        """
+        for section in _BYTES:
+            self.bytes(section)
+        for kernel in self.kernels:
+            self.wanted(kernel)
+            for section in _NUMBERS:
+                self.number(section, kernel)
+        _ = self.privileges, self.patches
+        for name, text in self.sections.items():
+            section, _, kernel = name.rpartition(" ") if name[-1].isdigit() else (name, "", "")
+            if section in _FILLED and not text.strip():
+                raise self.error("empty", section, kernel)
+            if section.startswith("data" if self.sandboxed else "mem"):
+                how = "the sandbox" if self.sandboxed else "a verified run"
+                raise self.error(f"not for {how}", section, kernel)
+
+    @property
+    def sandboxed(self) -> bool:
+        """Whether no kernel is said to verify it: it runs in the sandbox."""
+        return all(self.wanted(kernel) is None for kernel in self.kernels)
 
     @property
     def source(self) -> str | None:
         """The program as the assembler takes it, with the file's line numbers where it stands
-        there as it is; None: raw slots (`bytes("raw")`)."""
+        there as it is; None: raw slots (`bytes("raw")`).
+
+        Raises:
+            LoadError: the short form repeats a statement too often.
+        """
         asm = self.sections.get("asm")
         if asm is not None:
             return "\n" * (self.first - 1) + asm
-        short = self.sections.get("prog")
-        return None if short is None else expand(short)
+        return self._expanded[0] if "prog" in self.sections else None
+
+    @property
+    def _expanded(self) -> tuple[str, list[Place]]:
+        try:
+            return expand(self.sections["prog"])
+        except ValueError as err:
+            raise LoadError(f"{self.origin}:{self.first}: {err}") from None
+
+    def placed(self, err: AsmError) -> AsmError:
+        """Return *err*, of `source`, with its place in the file."""
+        if "prog" not in self.sections:
+            return err
+        place = self._expanded[1][err.line - 1]
+        return AsmError(
+            err.message,
+            file=err.file,
+            line=self.first - 1 + place.line,
+            col=place.col + (err.col - 1 if place.whole else 0),
+            source=self.sections["prog"].splitlines()[place.line - 1],
+        )
 
     @property
     def kernels(self) -> tuple[str, ...]:
@@ -143,12 +217,15 @@ class Vector:
         """Whom it is verified for.
 
         Raises:
-            BpfError: it names an unknown capability.
+            LoadError: it names an unknown capability.
         """
         words = self.text("privileges")
         if words is None:
             return PRIVILEGED
-        return Privileges.named(() if words == "none" else words.split())
+        try:
+            return Privileges.named(() if words == "none" else words.split())
+        except BpfError as err:
+            raise self.error(f"{err}, or none", "privileges") from None
 
     @property
     def patches(self) -> tuple[tuple[int, dict[str, int]], ...]:
@@ -162,16 +239,24 @@ class Vector:
     def _patch(self, line: str) -> tuple[int, dict[str, int]]:
         slot, *fields = line.split()
         try:
-            pairs = [field.split("=") for field in fields]
-            return int(slot), {name: int(value, 0) for name, value in pairs}
+            if not slot.isdecimal() or not fields:
+                raise ValueError
+            values = {name: int(value, 0) for name, value in (f.split("=") for f in fields)}
         except ValueError:
-            raise self.error(f"section patch: not SLOT FIELD=N ...: {line!r}") from None
+            raise self.error(f"not SLOT FIELD=N ...: {shown(line)}", "patch") from None
+        for name, value in values.items():
+            if name not in _FIELDS:
+                raise self.error(f"{shown(name)}: expected {' or '.join(_FIELDS)}", "patch")
+            low, high = _FIELDS[name]
+            if not low <= value <= high:
+                raise self.error(f"{name}={value}: expected {low}..{high}", "patch")
+        return int(slot), values
 
     def _choice(self, section: str, known: tuple[str, ...]) -> tuple[str, ...]:
         chosen = tuple((self.text(section) or "").split())
         for word in chosen:
             if word not in known:
-                raise self.error(f"section {section}: {word!r}: expected {' or '.join(known)}")
+                raise self.error(f"{shown(word)}: expected {' or '.join(known)}", section)
         return chosen or known
 
     def wanted(self, kernel: str) -> Wanted | None:
@@ -186,11 +271,13 @@ class Vector:
             if message is not None:
                 return Wanted(False, 0, message)
             return Wanted(True) if self.text("retval", kernel) is not None else None
-        word, *rest = found.split()
+        word, *rest = found.split() or [""]
         name = rest[0] if rest else ""
         number = errno_number(name) if name else 0
         if word not in ("accept", "reject") or len(rest) > (word == "reject") or number is None:
-            raise self.error(f"section verdict: {found!r}: expected accept or reject [ERRNO]")
+            raise self.error(
+                f"{shown(found)}: expected accept or reject [ERRNO]", "verdict", kernel
+            )
         return Wanted(True) if word == "accept" else Wanted(False, number, message)
 
     @property
@@ -201,7 +288,7 @@ class Vector:
 
 def has_sections(text: str) -> bool:
     """Return whether *text* is a vector, not a program alone."""
-    return any(line.startswith(("-- ", "== ", "=> ")) for line in text.splitlines())
+    return any(line.startswith(("--", "==", "=>")) for line in text.splitlines())
 
 
 def read_vectors(text: str, origin: str) -> list[Vector]:
@@ -264,7 +351,7 @@ class _Reader:
     def arrow(self, line: str) -> None:
         """Read `=> [KERNEL] accept` or `=> [KERNEL] ERRNO MESSAGE`."""
         found = _ARROW.fullmatch(line)
-        if found is None:
+        if found is None or (found[2] == "accept") != (not found[3]):
             raise self.error("expected => accept or => ERRNO MESSAGE")
         kernel, word, message = found.groups()
         self.check_kernel(kernel)
@@ -286,6 +373,7 @@ class _Reader:
             raise self.error(f"section {name}: there is a program already")
         if name in _PROGRAM:
             self.parts[-1].first = first
+        self.parts[-1].places[name] = self.number
         sections[name] = text
         self.parts[-1].current = name
 
@@ -295,7 +383,13 @@ class _Reader:
     def vectors(self) -> Iterator[Vector]:
         for part in self.parts[1:] or self.parts:
             vector = Vector(
-                part.name, self.origin, part.line, part.about, part.sections, part.first
+                part.name,
+                self.origin,
+                part.line,
+                part.about,
+                part.sections,
+                part.first,
+                part.places,
             )
             if not part.sections.keys() & _PROGRAM:
                 raise vector.error("no program: expected statements, or a section asm or raw")
@@ -312,4 +406,5 @@ class _Part:
     first: int = 0
     about: str = ""
     sections: dict[str, str] = field(default_factory=dict)
+    places: dict[str, int] = field(default_factory=dict)
     current: str = ""

@@ -7,10 +7,12 @@ number "from" on `{"start": number}` and `{"row": {...}}`, then `{"end": true}`.
 
 from __future__ import annotations
 
+import ctypes
 import fnmatch
 import gc
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,12 +21,15 @@ from pathlib import Path
 from bpfvm.errors import BpfError, LoadError, NoPrograms, bug_report
 from bpfvm.judge import Options, Row, judge_vector
 from bpfvm.judge_object import tests_in
+from bpfvm.loader import read_file, text_of
 from bpfvm.vectors import has_sections, read_vectors
 
 __all__ = ["Test", "answers", "main", "tests_of"]
 
 Test = tuple[str, Callable[[Options], Row]]
 Answer = dict[str, object]
+
+_PR_SET_PDEATHSIG = 1
 
 
 def tests_of(file: str) -> list[Test]:
@@ -35,8 +40,10 @@ def tests_of(file: str) -> list[Test]:
     """
     if Path(file).suffix.lower() not in (".data", ".s", ".asm"):
         return tests_in(file)
-    text = _read(file)
-    if not has_sections(text):
+    text = text_of(read_file(file), file)
+    if not text:
+        raise LoadError(f"{file}: empty file")
+    if Path(file).suffix.lower() != ".data" and not has_sections(text):
         name = Path(file).stem
         return [(name, partial(_skipped, file, name, "nothing is expected of it"))]
     return [(v.name, partial(judge_vector, v, file)) for v in read_vectors(text, file)]
@@ -50,15 +57,6 @@ def _failed(file: str, why: str, _options: Options) -> Row:
     return Row(file, "").fail(why)
 
 
-def _read(file: str) -> str:
-    try:
-        return Path(file).read_text()
-    except OSError as err:
-        raise LoadError(f"{file}: {err.strerror}") from None
-    except UnicodeDecodeError:
-        raise LoadError(f"{file}: not text") from None
-
-
 def answers(request: dict[str, object]) -> Iterator[Answer]:
     """Yield the answers to *request*."""
     file, first = str(request["file"]), int(str(request["from"]))
@@ -68,14 +66,15 @@ def answers(request: dict[str, object]) -> Iterator[Answer]:
         bool(request["run"]),
         str(request["written_for"]),
     )
+    pattern = "*" if request["pattern"] is None else str(request["pattern"])
     try:
-        tests = tests_of(file)
+        chosen = [t for t in tests_of(file) if fnmatch.fnmatchcase(t[0], pattern)]
     except NoPrograms:
-        tests = [("", partial(_skipped, file, "", "no programs"))]
+        chosen = [("", partial(_skipped, file, "", "no programs"))]
     except BpfError as err:
-        tests = [("", partial(_failed, file, str(err).splitlines()[0]))]
-    pattern = request["pattern"]
-    chosen = [t for t in tests if pattern is None or fnmatch.fnmatchcase(t[0], str(pattern))]
+        chosen = [("", partial(_failed, file, str(err).splitlines()[0]))]
+    except Exception as err:  # a bug of ours: told in a row, the next file goes on
+        chosen = [("", partial(_failed, file, bug_report(err)))]
     yield {"tests": [name for name, _ in chosen]}
     for number, (name, judge) in enumerate(chosen):
         if number < first:
@@ -96,8 +95,20 @@ def _judged(file: str, name: str, judge: Callable[[Options], Row], options: Opti
         return Row(file, name).fail(bug_report(err))
 
 
+def _end_with_parent() -> None:
+    """End when the process that asks ends, however it does, and silently."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if sys.platform == "linux":
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it has ended meanwhile
+            sys.exit(0)
+
+
 def main() -> None:
     """Answer every request on stdin."""
+    _end_with_parent()
     # Whatever else prints must not mix with the answers.
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

@@ -66,6 +66,8 @@ def test_every_vector_tells_what_it_is_for() -> None:
         ("== a\nexit\n== a\nexit\n", "x.data:3: title 'a' is empty or given twice"),
         ("== a\nexit\n== b\n=> accept\n", "x.data:3: no program"),
         ("exit\n=>\n", "x.data:2: expected => accept"),
+        ("exit\n=> EACCES\n", "x.data:2: expected => accept"),
+        ("exit\n=> accept it\n", "x.data:2: expected => accept"),
     ],
 )
 def test_a_wrong_file_is_no_vector(text: str, complaint: str) -> None:
@@ -85,7 +87,25 @@ def test_a_wrong_file_is_no_vector(text: str, complaint: str) -> None:
         ("-- retval: many", "section retval: not a number: 'many'"),
         ("-- ctx: xy\n-- retval: 0", "section ctx: not hex bytes"),
         ("-- patch: one\n=> accept", "section patch: not SLOT FIELD=N"),
-        ("-- patch: 9 imm=1\n=> accept", "section patch: no such slot or field"),
+        ("-- patch: 9 imm=1\n=> accept", "x.data:2: section patch: no slot 9: there are 2"),
+        ("=> accept\n-- patch\n-1 imm=1", "x.data:3: section patch: not SLOT FIELD=N"),
+        (
+            "-- patch: 0 imm=0x80000000\n=> accept",
+            "imm=2147483648: expected -2147483648..2147483647",
+        ),
+        ("-- patch: 0 dst=16\n=> accept", "section patch: dst=16: expected 0..15"),
+        ("-- patch: 0 code=1\n=> accept", "section patch: 'code': expected opcode or dst"),
+        ("=> accept\n-- privileges: wizard", "x.data:3: section privileges: unknown capability"),
+        ("=> accept\n-- privileges:", "x.data:3: section privileges: empty"),
+        ("-- result: 1\n-- mem: zz", "x.data:3: section mem: not hex bytes"),
+        ("-- retval: 1\n-- mem: 00", "x.data:3: section mem: not for a verified run"),
+        ("-- result: 1\n-- data: 00", "x.data:3: section data: not for the sandbox"),
+        ("-- retval: 1\n-- mem out: zz", "x.data:3: section mem out: not hex bytes"),
+        ("-- retval: 4294967296", "section retval: '4294967296': expected -2147483648..4294967295"),
+        ("-- result 6.18: 1e3\n-- result: 1", "x.data:2: section result: not a number: '1e3'"),
+        ("-- retval: 0x" + "f" * 99, f"section retval: '0x{'f' * 55}...': expected"),
+        ("-- verdict 6.18: no\n=> accept", "x.data:2: section verdict: 'no'"),
+        ("-- log:\n=> accept", "x.data:2: section log: empty"),
     ],
 )
 def test_a_wrong_section_fails_its_vector(sections: str, complaint: str) -> None:
@@ -134,6 +154,7 @@ def test_a_closing_line_may_be_cut() -> None:
 
 def test_text_is_told_from_a_vector() -> None:
     assert has_sections("exit\n-- verdict: accept\n")
+    assert has_sections("exit\n--verdict: accept\n")
     assert not has_sections("r0 = 0\nexit ; -- verdict\n")
 
 
@@ -152,6 +173,7 @@ def test_text_is_told_from_a_vector() -> None:
         ("exit\n=> EINVAL R0 !read_ok", Outcome.FAIL, "expected reject EINVAL, got reject EACCES"),
         ("exit\n=> EACCES R1", Outcome.FAIL, "expected the message 'R1', got 'R0 !read_ok'"),
         ("exit\n-- message: R1", Outcome.FAIL, "expected the message 'R1'"),
+        ("r0 = 0; exit\n-- message: R1", Outcome.FAIL, "expected reject, got accept"),
         ("exit\n=> EACCES R0...\n-- log: wat", Outcome.FAIL, "expected in the log: 'wat'"),
         ("r0 = 1; exit\n-- retval: 2", Outcome.FAIL, "interp: retval 1, expected 2"),
         ("r0 = 1; exit\n-- result: 2", Outcome.FAIL, "interp: r0 = 0x1, expected 0x2"),
@@ -162,6 +184,22 @@ def test_text_is_told_from_a_vector() -> None:
         ("r0 = 1; exit\n-- error: x", Outcome.FAIL, "expected the error 'x'"),
         ("r0 = 1; exit\n-- retval: 1\n-- stderr: x", Outcome.FAIL, "expected on stderr: 'x'"),
         (".prog a\nexit\n.prog b\nexit\n=> accept", Outcome.FAIL, "2 programs, expected one"),
+        (
+            "-- raw: 95 00\n=> accept",
+            Outcome.FAIL,
+            "x.data:1: section raw: 2 bytes are not a whole",
+        ),
+        ("r0 = 0; 1000100x r0 = 1; exit\n=> accept", Outcome.FAIL, "x.data:1: more than 1000100"),
+        # The place in the file, not in the text that the short form stands for.
+        (
+            "lookup array\n\nr0 = 0; r0 = = 1; exit\n=> accept",
+            Outcome.FAIL,
+            "x.data:3:14: unexpected",
+        ),
+        ("r0 = 0; lookup no; exit\n=> accept", Outcome.FAIL, "x.data:1:9: unknown map no"),
+        ("# x\nfind array; 2x r0 = = 1\n=> accept", Outcome.FAIL, "x.data:2:13: unexpected"),
+        ("-- prog\n\nr0 = = 0; exit\n=> accept", Outcome.FAIL, "x.data:3:6: unexpected"),
+        ("-- asm\n\nr0 = = 0\nexit\n-- verdict: accept", Outcome.FAIL, "x.data:3:6: unexpected"),
     ],
 )
 def test_how_a_vector_ends(text: str, outcome: Outcome, why: str) -> None:

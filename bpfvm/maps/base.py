@@ -8,7 +8,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from enum import Enum, IntEnum, IntFlag, unique
-from errno import E2BIG, EACCES, EINVAL, ENOENT, ENOMEM, EPERM
+from errno import E2BIG, EACCES, EEXIST, EINVAL, ENOENT, ENOMEM, EPERM
+from itertools import pairwise
 
 from bpfvm.errors import BpfError, MapError
 from bpfvm.memory import AddressSpace, Region, RegionKind
@@ -313,6 +314,9 @@ class MapTypes:
             )
         if any(field.end > defn.value_size for field in record):
             raise MapError(f"map {defn.name}: a special field behind the value", EINVAL)
+        ordered = sorted(record, key=lambda field: field.off)
+        if any(after.off < field.end for field, after in pairwise(ordered)):
+            raise MapError(f"map {defn.name}: special fields that overlap", EEXIST)
 
     def create(self, defn: MapDef, space: AddressSpace) -> Map:
         """Create the map that *defn* tells of.

@@ -119,6 +119,11 @@ def test_machine_code_is_that_of_the_architecture_named_last() -> None:
         ("test_retval=many", "annotation retval: not a number: 'many'"),
         ("test_prog_flags=BPF_F_WAT", "annotation flag: not a number"),
         ("test_caps_unpriv=CAP_KILL", "annotation caps_unpriv: unknown capability"),
+        ("test_retval=99999999999", "annotation retval: '99999999999': expected -2147483648..429"),
+        ("test_retval=" + "9" * 5000, "annotation retval: not a number: '9999"),
+        ("test_prog_flags=0x100000000", "annotation flag: '0x100000000': expected"),
+        ("test_expect_msg=0=a{{(}}", "annotation test_expect_msg: no regular expression"),
+        ("test_expect_stderr=0={{*}}", "annotation test_expect_stderr: no regular expression"),
     ],
 )
 def test_what_is_not_understood_is_told(tag: str, complaint: str) -> None:

@@ -611,9 +611,34 @@ def test_special_fields_of_maps() -> None:
         ({"kind": "lock", "off": 4}, "m: fields[0]: kind: 'lock' is none of bpf_spin_lock"),
         ({"kind": "bpf_timer", "at": 4}, "fields[0]: unknown key at"),
         ({"off": 4}, "fields[0]: kind"),
+        ({"kind": ["bpf_timer"]}, "m: fields[0]: kind: ['bpf_timer'] is none of bpf_spin_lock"),
+        ({"kind": {}}, "m: fields[0]: kind: {} is none of bpf_spin_lock"),
+        ({"kind": "bpf_timer", "off": -1}, "m: fields[0]: off: out of range"),
+        ({"kind": "bpf_timer", "off": 1 << 32}, "m: fields[0]: off: out of range"),
+        ({"kind": "bpf_timer", "off": "x"}, "m: fields[0]: off: not a number: 'x'"),
+        ({"kind": "bpf_timer", "off": 1.5}, "m: fields[0]: off: expected a number"),
+        ([], "m: fields[0]: expected an object, not a list"),
+        (None, "m: fields[0]: expected an object, not null"),
     ],
 )
-def test_bad_special_fields(field: dict[str, object], words: str) -> None:
+def test_bad_special_fields(field: object, words: str) -> None:
     answer = ask(insns=RETURN_7, maps={"m": {"type": "array", "fields": [field]}})
     assert answer["stage"] == "request"
     assert words in answer["error"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "errno", "words"),
+    [
+        ([("bpf_spin_lock", 8)], 22, "a special field behind the value"),
+        ([("bpf_spin_lock", 4), ("bpf_spin_lock", 0)], 7, "a special field is there twice"),
+        ([("kptr", 0), ("bpf_spin_lock", 4)], 17, "special fields that overlap"),
+    ],
+)
+def test_special_fields_that_no_map_has(
+    fields: list[tuple[str, int]], errno: int, words: str
+) -> None:
+    items = [{"kind": kind, "off": off} for kind, off in fields]
+    answer = ask(insns=RETURN_7, maps={"m": {"type": "array", "fields": items}})
+    said = {"ok": False, "errno": errno, "error": f"map m: {words}"}
+    assert answer["maps"] == {"m": said}

@@ -97,7 +97,22 @@ def test_quiet_shows_failures_alone(files: Path) -> None:
 def test_a_directory_and_names(files: Path) -> None:
     code, rows = rows_of(files, "-k", "qu[a-z]ck")
     assert (code, [r["program"] for r in rows]) == (0, ["quick"])
-    assert rows_of(files, "-k", "none") == (0, [])
+
+
+@pytest.mark.parametrize("pattern", ["none", "", "[", "GOOD"])
+def test_a_name_that_no_test_has_is_bad_input(files: Path, pattern: str) -> None:
+    done = bpfvm_test(files, "-k", pattern)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"bpfvm: no test is called {pattern!r}\n"
+    assert rows_of(files, "-k", pattern) == (2, [])
+
+
+@pytest.mark.parametrize("seconds", ["inf", "nan", "-nan", "0", "-1", "1e999", "2000000", "soon"])
+def test_a_time_that_is_none(files: Path, seconds: str) -> None:
+    done = bpfvm_test(files / "good.data", "--timeout", seconds)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("bpfvm test: Invalid value for '--timeout': ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_options_reach_the_judge(files: Path) -> None:
@@ -116,7 +131,10 @@ def test_options_reach_the_judge(files: Path) -> None:
     ("name", "content", "why"),
     [
         ("x.data", "-- wat\n", "x.data:1: unknown section 'wat'"),
-        ("x.data", b"\xff\xfe", "x.data: not text"),
+        ("x.data", b"\xff\xfe", "x.data: not text: bad UTF-8 at byte 0"),
+        ("x.data", "", "x.data: empty file"),
+        ("x.s", "", "x.s: empty file"),
+        ("x.data", "# nothing\n", "x.data:1: no program"),
         ("x.s", "exit\n-- wat: no\n", "x.s:2: unknown section 'wat'"),
         ("x.o", b"\x7fELF", "x.o: "),
         ("missing.data", None, "missing.data: No such file or directory"),
@@ -131,6 +149,31 @@ def test_a_file_without_tests_is_a_failure(
     code, rows = rows_of(files / name, files / "good.data")
     assert (code, [r["outcome"] for r in rows]) == (1, ["fail", "pass"])
     assert rows[0]["why"].startswith(f"{files}/{why}")
+
+
+def test_a_file_that_would_block_is_not_read(files: Path) -> None:
+    for name in ("pipe.data", "pipe.s", "pipe.o"):
+        os.mkfifo(files / name)
+    (files / "zero.data").symlink_to("/dev/zero")
+    (files / "folder.s").mkdir()
+    (files / "lost.o").symlink_to("nowhere")
+    code, rows = rows_of("--timeout", "5", files, "-k", "none")
+    assert code == 1
+    whys = {Path(r["object"]).name: r["why"].rpartition(": ")[2] for r in rows}
+    assert whys == {
+        **dict.fromkeys(("pipe.data", "pipe.s", "pipe.o", "zero.data"), "not a regular file"),
+        "folder.s": "is a directory",
+        "lost.o": "No such file or directory",
+    }
+
+
+@pytest.mark.parametrize("suffix", ["data", "s"])
+def test_text_from_elsewhere(files: Path, suffix: str) -> None:
+    file = files / f"x.{suffix}"
+    file.write_bytes(b"\xef\xbb\xbf# From Windows.\r\nr0 = 1\r\nexit\r\n-- retval\r\n1\r\n")
+    assert rows_of(file)[1][0]["outcome"] == "pass"
+    run = [sys.executable, "-m", "bpfvm", "run", str(file)]
+    assert subprocess.run(run, capture_output=True, timeout=120).returncode == 0
 
 
 def test_a_text_with_sections_behind_it_still_runs(files: Path) -> None:
@@ -179,6 +222,48 @@ def test_a_killed_worker_costs_one_test(files: Path) -> None:
         ("quick", "pass", ""),
     ]
     assert process.returncode == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="no /proc to find the worker in")
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_is_ended_leaves_no_worker_and_no_traceback(
+    files: Path, ending: signal.Signals
+) -> None:
+    command = [sys.executable, "-m", "bpfvm", "test", str(files / "slow.data")]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not (found := _children(process.pid)) or _cpu_ticks(found[0]) < 80:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        if ending == signal.SIGINT:  # the terminal sends it to the whole group
+            os.killpg(process.pid, ending)
+        else:
+            process.send_signal(ending)
+        # The pipes are closed when the worker is gone too.
+        assert process.communicate(timeout=20) == (b"", b"")
+    assert process.returncode == -ending
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+def test_streams_that_are_closed(files: Path, closed: str) -> None:
+    command = f'"{sys.executable}" -m bpfvm test "$0" {closed}'
+    for name, code in (("good", 0), ("bad", 1)):
+        done = subprocess.run(
+            ["sh", "-c", command, files / f"{name}.data"], capture_output=True, text=True
+        )
+        assert (done.returncode, done.stderr) == (code, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_answers_that_can_not_be_written(files: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "bpfvm", "test", "--json", files / "good.data"],
+            stdout=full, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (2, "bpfvm: stdout: No space left on device\n")
 
 
 def _cpu_ticks(pid: int) -> int:

@@ -67,6 +67,11 @@ def _uncached(*args: Any, **_: Any) -> Any:
     return args[0] if args and callable(args[0]) else _uncached
 
 
+def _well_cached(**_: Any) -> Any:
+    """Return a cache for the many scalars there are: the sources' own are for a program's few."""
+    return functools.lru_cache(1 << 20)
+
+
 def load(
     wide: int = 64,
     half: int = 32,
@@ -83,8 +88,7 @@ def load(
     package = ModuleType("verifier")
     tools = ModuleType("functools")
     tools.__dict__.update(functools.__dict__)
-    if not cached:
-        tools.__dict__["lru_cache"] = _uncached
+    tools.__dict__["lru_cache"] = _well_cached if cached else _uncached
 
     def importing(name: str, *args: Any) -> Any:
         if name == "verifier":

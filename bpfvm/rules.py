@@ -53,6 +53,9 @@ class KernelRules:
     recursion_checked_first: bool = _rule(
         False, True, "recursion is refused before the walk, by the call graph"
     )
+    branches_folded: bool = _rule(
+        False, True, "before the walk, branches that constants decide become gotos"
+    )
     sleepable_tracepoints: bool = _rule(
         False, True, "raw_tp and tracepoint programs may be sleepable"
     )

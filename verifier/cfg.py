@@ -20,9 +20,13 @@ from bpfvm.proto import Callback, IterStep, Registry
 from bpfvm.record import FieldKind
 from bpfvm.rules import KernelRules
 from verifier.abnormal import check_abnormal_returns
+from verifier.callgraph import callees_first
 from verifier.caps import check_arena, check_back_edges, check_calls_allowed
+from verifier.constfold import Knowns, find_constants, fold
 from verifier.effects import Effects, effects_of
 from verifier.fields import check_fields, check_regs
+from verifier.graph import is_cond_jump, postorders, successors
+from verifier.liveregs import live_registers
 from verifier.reasons import Reason, Reject
 
 __all__ = ["Cfg", "check_program"]
@@ -44,6 +48,10 @@ class Cfg:
     Attributes:
         starts: first slots of the subprogs, ascending; [0] is the main program.
         rows: per slot, None for the second half of an ldimm64 and for fields without a meaning.
+        insns: the program as it is walked: branches on constants are gotos (7.3).
+        orders: per subprog its slots that are reached, in postorder.
+        constants: per slot what registers hold before it, where that is looked for.
+        callees_first: the subprogs' numbers, each after those that it calls (7.3).
         arena: index of the program's arena among its maps, or None.
         prune: slots where equal states are looked for; jump: slots reached out of line; force:
             slots where a state is always saved.
@@ -58,6 +66,10 @@ class Cfg:
 
     starts: list[int]
     rows: list[isa.InsnDef | None]
+    insns: Sequence[Insn] = ()
+    orders: list[list[int]] = field(default_factory=list)
+    constants: list[Knowns | None] = field(default_factory=list)
+    callees_first: list[int] = field(default_factory=list)
     arena: int | None = None
     prune: set[int] = field(default_factory=set)
     jump: set[int] = field(default_factory=set)
@@ -108,11 +120,21 @@ def check_program(
     _check_reachable(insns, cfg)
     _mark_item_calls(program, registry, cfg)
     _check_sleepable(program, prog_type, rules)
+    cfg.insns = insns
+    cfg.orders = postorders(insns, starts)
+    if rules.branches_folded:
+        cfg.constants = find_constants(insns, rows, cfg.orders, facts)
+        cfg.insns = fold(insns, rows, cfg.constants)
+        cfg.rows = [
+            None if row is None else isa.lookup(insn)
+            for insn, row in zip(cfg.insns, rows, strict=True)
+        ]
+        cfg.orders = postorders(cfg.insns, starts)
     if rules.recursion_checked_first:
-        _check_recursion(program, cfg)
+        cfg.callees_first = callees_first(program, cfg.insns, starts, cfg.orders)
     cfg.effects = effects_of(program, registry, rules, starts)
-    cfg.scc = _components(insns, cfg)
-    cfg.live = _live_registers(program, registry, cfg)
+    cfg.scc = _components(cfg.insns, cfg)
+    cfg.live = live_registers(program, registry, cfg.insns, cfg.rows, cfg.orders)
     return cfg
 
 
@@ -349,26 +371,6 @@ def _check_sleepable(program: Program, prog_type: ProgType, rules: KernelRules) 
     raise Reject(Reason.CANNOT_SLEEP)
 
 
-def successors(idx: int, insn: Insn) -> Iterator[int]:
-    """Yield the slots that may run after slot *idx* in the same frame (jump target last)."""
-    op = insn.opcode
-    if op == _EXIT:
-        return
-    if op in (_JA, _JA32):
-        yield idx + 1 + (insn.imm if op == _JA32 else insn.off)
-    elif op == _LDIMM64:
-        yield idx + 2
-    else:
-        yield idx + 1
-        if is_cond_jump(op):
-            yield idx + 1 + insn.off
-
-
-def is_cond_jump(opcode: int) -> bool:
-    """Say whether *opcode* is a conditional jump or may_goto."""
-    return opcode & 7 in _JUMP_CLASSES and opcode & 0xF0 not in (0x00, 0x80, 0x90)
-
-
 def _check_reachable(insns: Sequence[Insn], cfg: Cfg) -> None:
     """Find every slot that some path reaches, callees included; set the marks."""
     seen = bytearray(len(insns))
@@ -433,51 +435,6 @@ def _mark_item_calls(program: Program, registry: Registry, cfg: Cfg) -> None:
     cfg.force |= cfg.items
 
 
-def calls_of(insns: Sequence[Insn], start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield (slot, callee's first slot) of the local calls in [start, end)."""
-    for idx in range(start, end):
-        insn = insns[idx]
-        if insn.opcode == _CALL and insn.src == CallKind.LOCAL.value:
-            yield idx, idx + 1 + insn.imm
-
-
-def refs_of(insns: Sequence[Insn], start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield (slot, subprog's first slot) of the local calls in [start, end), and of the ldimm64s
-    that take a subprog's address."""
-    for idx in range(start, end):
-        insn = insns[idx]
-        is_call = insn.opcode == _CALL and insn.src == CallKind.LOCAL.value
-        if is_call or (insn.opcode == _LDIMM64 and insn.src == LdKind.FUNC.value):
-            yield idx, idx + 1 + insn.imm
-
-
-def subprog_name(program: Program, start: int) -> str:
-    """Return the name of the subprog that starts at slot *start*, as its BTF gives it."""
-    return next((s.name for s in program.subprogs if s.start == start), "")
-
-
-def _check_recursion(program: Program, cfg: Cfg) -> None:
-    insns = program.insns
-    ends = dict(zip(cfg.starts, [*cfg.starts[1:], len(insns)], strict=True))
-    done: set[int] = set()
-    path: list[tuple[int, Iterator[tuple[int, int]]]] = [(0, calls_of(insns, 0, ends[0]))]
-    while path:
-        start, calls = path[-1]
-        for _, callee in calls:
-            if any(callee == open_start for open_start, _ in path):
-                raise Reject(
-                    Reason.RECURSION,
-                    caller=subprog_name(program, start),
-                    callee=subprog_name(program, callee),
-                )
-            if callee not in done:
-                path.append((callee, calls_of(insns, callee, ends[callee])))
-                break
-        else:
-            done.add(start)
-            path.pop()
-
-
 def _components(insns: Sequence[Insn], cfg: Cfg) -> list[int]:
     """Return each slot's loop number (Tarjan's algorithm, without recursion)."""
     size = len(insns)
@@ -487,7 +444,7 @@ def _components(insns: Sequence[Insn], cfg: Cfg) -> list[int]:
     on_stack = bytearray(size)
     count = found = 0
     stack: list[int] = []
-    for root in cfg.starts:
+    for root in range(size):
         if order[root]:
             continue
         work: list[tuple[int, Iterator[int]]] = [(root, successors(root, insns[root]))]
@@ -526,82 +483,6 @@ def _components(insns: Sequence[Insn], cfg: Cfg) -> list[int]:
                     for member in members:
                         scc[member] = found
     return scc
-
-
-def _uses_and_defs(
-    program: Program, registry: Registry, insn: Insn, row: isa.InsnDef
-) -> tuple[int, int]:
-    """Return the bits of the registers that *insn* reads and writes (kernel:
-    compute_insn_live_regs)."""
-    dst, src = 1 << insn.dst, 1 << insn.src
-    match row.kind:
-        case Kind.ALU:
-            return dst | (src if row.is_reg else 0), dst
-        case Kind.NEG | Kind.END:
-            return dst, dst
-        case Kind.MOV | Kind.MOVSX | Kind.CAST_KERN | Kind.CAST_USER:
-            return src if row.is_reg else 0, dst
-        case Kind.LDIMM64:
-            return 0, dst
-        case Kind.LDX | Kind.LOAD_ACQ:
-            return src, dst
-        case Kind.ST:
-            return dst, 0
-        case Kind.STX | Kind.STORE_REL:
-            return dst | src, 0
-        case Kind.ATOMIC:
-            if row.op is isa.AtomicOp.CMPXCHG:
-                return dst | src | 1, 1
-            return dst | src, src if row.fetch else 0
-        case Kind.JA | Kind.MAY_GOTO:
-            return 0, 0
-        case Kind.JCOND:
-            return dst | (src if row.is_reg else 0), 0
-        case Kind.CALL | Kind.CALLX:
-            return _call_uses(program, registry, insn), 0x3F
-        case Kind.EXIT:
-            return 1, 0
-        case Kind.LD_ABS | Kind.LD_IND:
-            return 1 << 6 | (src if row.kind is Kind.LD_IND else 0), 0x3F
-
-
-def _call_uses(program: Program, registry: Registry, insn: Insn) -> int:
-    proto = None
-    if insn.src == CallKind.HELPER.value:
-        proto = registry.helper(insn.imm, program.prog_type)
-    elif insn.src == CallKind.KFUNC.value and 0 <= insn.imm < len(program.kfuncs):
-        proto = registry.kfuncs.get(program.kfuncs[insn.imm])
-    count = 5 if proto is None else len(proto.args)
-    return (1 << count + 1) - 2
-
-
-def _live_registers(program: Program, registry: Registry, cfg: Cfg) -> list[int]:
-    """Return, per slot, the registers that are live before it (backward dataflow)."""
-    insns = program.insns
-    live = [-1 if row is None else 0 for row in cfg.rows]
-    uses: list[tuple[int, int]] = [
-        (0, 0) if row is None else _uses_and_defs(program, registry, insn, row)
-        for insn, row in zip(insns, cfg.rows, strict=True)
-    ]
-    # A row that stands for no valid insn ends its path in the walk; what it uses is nothing.
-    for idx in range(len(insns)):
-        if cfg.rows[idx] is None and not (idx and insns[idx - 1].opcode == _LDIMM64):
-            live[idx] = 0
-    changed = True
-    while changed:
-        changed = False
-        for idx in range(len(insns) - 1, -1, -1):
-            if live[idx] < 0:
-                continue
-            after = 0
-            for nxt in successors(idx, insns[idx]):
-                after |= live[nxt]
-            use, define = uses[idx]
-            before = (after & ~define) | use
-            if before != live[idx]:
-                live[idx] = before
-                changed = True
-    return live
 
 
 def jump_to(idx: int, insn: Insn, row: isa.InsnDef) -> int:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from bpfvm.insn import Insn
 from bpfvm.isa import CallKind
 from verifier.abnormal import has_tail_call
-from verifier.cfg import refs_of
+from verifier.callgraph import refs_of
 from verifier.env import Env
 from verifier.reasons import Reason, Reject
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from bpfvm.context import CtxAccess, ProgType
 from bpfvm.disasm import Names, insn_text
+from bpfvm.insn import Insn
 from bpfvm.isa import CallKind, InsnDef
 from bpfvm.maps.base import MapTypes
 from bpfvm.memory import RegionKind
@@ -92,7 +93,7 @@ class Env:
         self.inner_maps = {index: len(facts) + n for n, index in enumerate(outer)}
         self.map_types, self.prog_type, self.rules = map_types, prog_type, rules
         self.domain = domain_of(rules)
-        self.insns = program.insns
+        self.insns: Sequence[Insn] = program.insns
         #: Maps whose values hold a lock: their pointers are told apart by id.
         self.locked_maps = frozenset(
             index
@@ -166,6 +167,7 @@ class Env:
     def start(self, cfg: Cfg) -> None:
         """Take what the passes before the walk found."""
         self.cfg = cfg
+        self.insns = cfg.insns
         self.stack_depth = [0] * len(cfg.starts)
         self.stack_live = StackLiveness(self.insns, cfg, self.log)
         numbers = {mask: tuple(r for r in range(FP_REG) if mask >> r & 1) for mask in set(cfg.live)}

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from bpfvm.insn import Insn
 from bpfvm.isa import CallKind
-from verifier.cfg import Cfg, successors
+from verifier.cfg import Cfg
+from verifier.graph import successors
 from verifier.log import Log
 from verifier.state import VerifierState
 

@@ -127,12 +127,12 @@ def test_a_mispredicted_path_leaves_what_is_dead_alone() -> None:
     """Only what real paths reach counts as seen, whatever else was walked."""
     obj = bpfvm.assemble(
         ".prog p type=socket_filter license=GPL\n"
-        "r0 = 0\nif r0 == 0 goto +1\nr0 = *(u64 *)(r0 + 0)\nexit\n"
+        "r0 = 0\nr0 |= 0\nif r0 == 0 goto +1\nr0 = *(u64 *)(r0 + 0)\nexit\n"
     )
     verdict = obj.programs["p"].verify(unpriv=True, log_level=2)
     assert verdict.xlated is not None
-    assert [aux.seen for aux in verdict.xlated.aux] == [True, True, False, True]
-    assert "from 1 to 2 (speculative execution):" in verdict.log
+    assert [aux.seen for aux in verdict.xlated.aux] == [True, True, True, False, True]
+    assert "from 2 to 3 (speculative execution):" in verdict.log
     assert "R0 invalid mem access 'scalar'" in verdict.log
     assert "speculative" not in obj.programs["p"].verify(log_level=2).log
     assert obj.programs["p"].run(unpriv=True).r0 == 0

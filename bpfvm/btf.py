@@ -8,10 +8,12 @@ Documentation/bpf/btf.rst.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum, unique
 from functools import cached_property
+from typing import Generic, TypeVar
 
 from bpfvm.elf import text_at
 from bpfvm.errors import LoadError
@@ -25,6 +27,7 @@ __all__ = [
     "CoreReloc",
     "FuncInfo",
     "LineRecord",
+    "Records",
     "VarInfo",
     "func_ids",
 ]
@@ -210,10 +213,11 @@ class Btf:
             raise self._error(f"bad string offset {offset:#x}")
         return name
 
-    def line_text(self, offset: int) -> str:
-        """Return the source line at *offset* of the string section, cut off if it is very long."""
+    def line_text(self, offset: int) -> str | None:
+        """Return the text at *offset* of the string section, cut off if it is very long, or None
+        where there is none."""
         if not 0 <= offset < len(self._strings):
-            raise self._error(f"bad string offset {offset:#x}")
+            return None
         window = bytes(self._strings[offset : offset + _MAX_LINE])
         return window.split(b"\0", 1)[0].decode("utf-8", "replace")
 
@@ -334,6 +338,10 @@ class Btf:
     def func_linkage(self, func: BtfType) -> Linkage:
         """Return the linkage of a FUNC."""
         return Linkage.GLOBAL if func.vlen == VarInfo.GLOBAL else Linkage.STATIC
+
+    def is_func(self, type_id: int) -> bool:
+        """Say whether *type_id* is a FUNC."""
+        return type_id < len(self.types) and self.types[type_id].kind is BtfKind.FUNC
 
     def func(self, type_id: int) -> BtfType:
         """Return the FUNC *type_id*.
@@ -461,8 +469,36 @@ class CoreReloc:
     kind: int
 
 
+_Record = TypeVar("_Record", FuncInfo, LineRecord, CoreReloc)
+
+
+class Records(Generic[_Record]):
+    """What `.BTF.ext` tells of one section's code, as it stands there."""
+
+    def __init__(self, records: Iterable[_Record]) -> None:
+        self._records: tuple[_Record, ...] = tuple(records)
+        offsets = [record.insn_off for record in self._records]
+        self._offsets: list[int] | None = offsets if offsets == sorted(offsets) else None
+
+    def within(self, start: int, end: int) -> tuple[_Record, ...]:
+        """Return the records from the first to the last for bytes [start, end), of those before
+        the first one beyond (libbpf: adjust_prog_btf_ext_info)."""
+        if self._offsets is not None:
+            return self._records[
+                bisect_left(self._offsets, start) : bisect_left(self._offsets, end)
+            ]
+        found: list[int] = []
+        for i, record in enumerate(self._records):
+            if record.insn_off >= end:
+                break
+            if record.insn_off >= start:
+                found.append(i)
+        return self._records[found[0] : found[-1] + 1] if found else ()
+
+
 class BtfExt:
-    """The info of one `.BTF.ext` section, each kind by section name in the order of insns.
+    """The info of one `.BTF.ext` section, each kind by section name; of a section that is there
+    twice, the first.
 
     Raises:
         LoadError: the section is damaged.
@@ -476,18 +512,15 @@ class BtfExt:
         if hdr_len >= _HEADER.size + 8:
             core_off, core_len = struct.unpack_from("<II", data, _HEADER.size)
         body = data[hdr_len:]
-        self.funcs = {
-            sec: tuple(FuncInfo(*r) for r in sorted(records, key=_insn_off))
-            for sec, records in self._info(body, "func_info", func_off, func_len, 2)
-        }
-        self.lines = {
-            sec: tuple(LineRecord(*r) for r in sorted(records, key=_insn_off))
-            for sec, records in self._info(body, "line_info", line_off, line_len, 4)
-        }
-        self.core = {
-            sec: tuple(CoreReloc(*r) for r in sorted(records, key=_insn_off))
-            for sec, records in self._info(body, "core_relo", core_off, core_len, 4)
-        }
+        self.funcs: dict[str, Records[FuncInfo]] = {}
+        for sec, records in self._info(body, "func_info", func_off, func_len, 2):
+            self.funcs.setdefault(sec, Records(FuncInfo(*r) for r in records))
+        self.lines: dict[str, Records[LineRecord]] = {}
+        for sec, records in self._info(body, "line_info", line_off, line_len, 4):
+            self.lines.setdefault(sec, Records(LineRecord(*r) for r in records))
+        self.core: dict[str, Records[CoreReloc]] = {}
+        for sec, records in self._info(body, "core_relo", core_off, core_len, 4):
+            self.core[sec] = Records(CoreReloc(*r) for r in sorted(records, key=_insn_off))
 
     def _error(self, message: str) -> LoadError:
         return LoadError(f"{self.origin}: {message}")

@@ -1,4 +1,5 @@
-"""BTF for what is loaded into a kernel: what subprogs take and give, special fields of map values.
+"""BTF for what is loaded into a kernel: what subprogs take and give, their source lines, special
+fields of map values.
 
 The kernel wants it for global subprogs and callbacks, and for maps with locks or timers. Types are
 as coarse as `Param` knows them: numbers by their size, pointers to void, or to bytes of a known
@@ -8,12 +9,11 @@ size.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 
 from bpfvm.btf import BtfKind
-from bpfvm.program import Linkage, MapDef, Param, Subprog
+from bpfvm.program import Linkage, MapDef, Param, Program, Subprog
 
-__all__ = ["func_btf", "map_btf"]
+__all__ = ["map_btf", "prog_btf"]
 
 _MAGIC, _VERSION = 0xEB9F, 1
 _LINKAGE = {Linkage.STATIC: 0, Linkage.GLOBAL: 1}
@@ -28,11 +28,34 @@ _INTS = {
 }
 
 
-def func_btf(subprogs: Sequence[Subprog]) -> tuple[bytes, bytes]:
-    """Return the BTF that tells of *subprogs*, and its func_info (records of insn and FUNC id)."""
+#: No string table is as long.
+_NO_STRING = 0x7FFF_FFFF
+
+
+def prog_btf(program: Program) -> tuple[bytes, bytes, bytes]:
+    """Return the BTF that tells of the functions and lines of *program*, its func_info and its
+    line_info (records as BPF_PROG_LOAD takes them)."""
     writer = _Writer()
-    info = b"".join(struct.pack("<II", sub.start, writer.func(sub)) for sub in subprogs)
-    return writer.blob(), info
+    funcs = [(sub.start, writer.func(sub)) for sub in program.subprogs if sub.params is not None]
+    if program.func_info is not None and funcs:
+        # The types of a damaged object are gone: any function stands for one.
+        types = dict(funcs)
+        funcs = [
+            (record.insn_off, types.get(record.insn_off, funcs[0][1]) if record.is_func else 0)
+            for record in program.func_info
+        ]
+    info = b"".join(struct.pack("<II", *func) for func in funcs)
+    lines = b"".join(
+        struct.pack(
+            "<IIII",
+            line.insn_off,
+            writer.text(line.file) if line.is_named else _NO_STRING,
+            writer.text(line.source),
+            line.line << 10 | line.col,
+        )
+        for line in program.line_info
+    )
+    return writer.blob(), info, lines
 
 
 def map_btf(defn: MapDef) -> tuple[bytes, int, int]:
@@ -56,6 +79,7 @@ class _Writer:
     def __init__(self) -> None:
         self.strings, self.types, self.count = bytearray(b"\0"), bytearray(), 0
         self._known: dict[tuple[object, ...], int] = {}
+        self._texts: dict[str, int] = {"": 0}
 
     def blob(self) -> bytes:
         head = struct.pack("<HBBI", _MAGIC, _VERSION, 0, 24)
@@ -63,11 +87,10 @@ class _Writer:
         return head + tables + bytes(self.types) + bytes(self.strings)
 
     def text(self, name: str) -> int:
-        if not name:
-            return 0
-        at = len(self.strings)
-        self.strings += name.encode() + b"\0"
-        return at
+        if name not in self._texts:
+            self._texts[name] = len(self.strings)
+            self.strings += name.encode() + b"\0"
+        return self._texts[name]
 
     def add(self, kind: BtfKind, name: str, ref: int, vlen: int = 0, extra: bytes = b"") -> int:
         self.types += struct.pack("<III", self.text(name), kind << 24 | vlen, ref) + extra

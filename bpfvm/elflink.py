@@ -4,7 +4,6 @@ copied behind each program that calls them. One program's error is that program'
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, unique
@@ -12,14 +11,14 @@ from typing import TypeVar
 
 from bpfvm import isa
 from bpfvm.bits import s32
-from bpfvm.btf import Btf, BtfExt, BtfKind, CoreReloc, FuncInfo, LineRecord
+from bpfvm.btf import Btf, BtfExt, BtfKind, CoreReloc, FuncInfo, LineRecord, Records
 from bpfvm.context import match_section
 from bpfvm.elf import Elf, Reloc, Section, Symbol
 from bpfvm.elfmaps import ObjectMaps
 from bpfvm.errors import LoadError, NotSupported
 from bpfvm.insn import MAX_INSNS, SLOT, Insn, decode
 from bpfvm.isa import CallKind, Kind, LdKind
-from bpfvm.program import LineInfo, Linkage, Param, Program, Subprog
+from bpfvm.program import FuncRecord, LineInfo, Linkage, Param, Program, Subprog
 
 __all__ = ["Linked", "link_function", "link_programs"]
 
@@ -231,8 +230,9 @@ class _Linker:
             tuple(self.kfuncs),
             frozenset(self.weak),
             tuple(self._line_info()),
-            expected_attach_type=attach,
-            flags=flags,
+            attach,
+            flags,
+            self._func_info(),
         )
 
     def _place_all(self) -> None:
@@ -249,7 +249,7 @@ class _Linker:
         if ext is None or btf is None:
             return
         for info in _within(ext.funcs, self.main):
-            if info.insn_off == self.main.start:
+            if info.insn_off == self.main.start and btf.is_func(info.type_id):
                 names = _exception_callbacks(btf, info)
                 yield from (f for f in self.tables.subprogs.values() if f.name in names)
 
@@ -411,31 +411,49 @@ class _Linker:
         ext, btf = self.tables.ext, self.tables.btf
         if ext is not None and btf is not None:
             for info in _within(ext.funcs, func):
-                if info.insn_off == func.start:
+                if info.insn_off == func.start and btf.is_func(info.type_id):
                     linkage, params, ret = _signature(btf, info, func)
                     callbacks = _exception_callbacks(btf, info)
                     break
         return Subprog(start, end, func.name, linkage, params, ret, callbacks)
 
+    def _info(self, what: str, table: Mapping[str, Records[_Info]]) -> Iterator[tuple[int, _Info]]:
+        """Yield what *table* tells of the placed functions, and the slot of each record (libbpf:
+        reloc_prog_func_and_line_info). Of a main function without any, it tells nothing."""
+        for func, start in self.placed.items():
+            records = _within(table, func)
+            if not records:
+                if func is self.main:
+                    return
+                raise LoadError(f"subprog '{func.name}': missing .BTF.ext {what} info")
+            yield from (
+                (start + record.insn_off // SLOT - func.start // SLOT, record) for record in records
+            )
+
+    def _func_info(self) -> tuple[FuncRecord, ...] | None:
+        ext, btf = self.tables.ext, self.tables.btf
+        if ext is None or btf is None:
+            return None
+        found = tuple(
+            FuncRecord(slot, record.type_id, btf.is_func(record.type_id))
+            for slot, record in self._info("function", ext.funcs)
+        )
+        return found or None
+
     def _line_info(self) -> Iterator[LineInfo]:
         ext, btf = self.tables.ext, self.tables.btf
         if ext is None or btf is None:
             return
-        for func, start in self.placed.items():
-            last = -1
-            for record in _within(ext.lines, func):
-                if record.insn_off == last:
-                    continue
-                last = record.insn_off
-                if record.insn_off % SLOT:
-                    raise LoadError(f"line info at {record.insn_off:#x}, inside an insn")
-                yield LineInfo(
-                    start + (record.insn_off - func.start) // SLOT,
-                    btf.string(record.file_off),
-                    record.line,
-                    record.col,
-                    btf.line_text(record.line_off),
-                )
+        for slot, record in self._info("line", ext.lines):
+            file, source = btf.line_text(record.file_off), btf.line_text(record.line_off)
+            yield LineInfo(
+                slot,
+                file or "",
+                record.line,
+                record.col,
+                source or "",
+                file is not None and source is not None,
+            )
 
 
 def _signature(
@@ -455,10 +473,7 @@ def _exception_callbacks(btf: Btf, info: FuncInfo) -> frozenset[str]:
     )
 
 
-def _within(table: Mapping[str, Sequence[_Info]], func: _Func) -> Iterator[_Info]:
-    """Yield the records of *func*'s section that lie in *func*; `BtfExt` keeps them sorted."""
-    records = table.get(func.section.name, ())
-    at = bisect_left(records, func.start, key=lambda r: r.insn_off)
-    while at < len(records) and records[at].insn_off < func.end:
-        yield records[at]
-        at += 1
+def _within(table: Mapping[str, Records[_Info]], func: _Func) -> tuple[_Info, ...]:
+    """Return what *table* tells of *func*."""
+    records = table.get(func.section.name)
+    return () if records is None else records.within(func.start, func.end)

@@ -38,7 +38,7 @@ from bpfvm.json_request import (
 )
 from bpfvm.maps.base import Map, MapFlags, MapType
 from bpfvm.memory import PAGE_SIZE
-from bpfvm.program import MapDef, ObjectFile, Program, Subprog
+from bpfvm.program import FuncRecord, MapDef, ObjectFile, Program, Subprog
 from bpfvm.runtime import RunContext
 from bpfvm.xlated import Verdict
 
@@ -346,6 +346,8 @@ def _object_file(request: Request) -> ObjectFile:
             kfuncs=tuple(kfuncs),
             maps=maps,
             subprogs=_subprogs(code, program.subprogs, request.funcs),
+            func_info=tuple(FuncRecord(f.insn) for f in request.funcs) or None,
+            line_info=request.lines,
         )
     return ObjectFile("request", programs, maps)
 
@@ -363,7 +365,7 @@ def _base_file(request: Request) -> ObjectFile:
         file = ObjectFile("request", {})
         name, code = "main", decode(request.insns, "request: insns")
         program = Program(name, code, request.prog_type or "socket_filter")
-    elif request.fixups or request.funcs or request.run:
+    elif request.fixups or request.funcs or request.lines or request.run:
         raise RequestError("request: no insns and no asm")
     else:
         return ObjectFile("request", {})
@@ -414,9 +416,6 @@ def _subprogs(
     names = {sub.start: sub.name for sub in named} | {f.insn: f.name for f in funcs}
     found = find_subprogs(code, names)
     told = {f.insn: f for f in funcs}
-    if told and set(told) != {sub.start for sub in found}:
-        starts = ", ".join(str(sub.start) for sub in found)
-        raise RequestError(f"request: funcs: must tell of the subprogs at insns {starts}")
     links = {sub.start: sub for sub in named}
     return tuple(
         replace(sub, linkage=f.linkage, params=f.params, ret=f.ret)

@@ -16,7 +16,7 @@ from bpfvm.context import PROG_TYPES, prog_type_by_number
 from bpfvm.errors import BpfError
 from bpfvm.maps.base import MapFlags, MapType
 from bpfvm.privileges import PRIVILEGED, UNPRIVILEGED, Privileges
-from bpfvm.program import Linkage, MapDef, Param
+from bpfvm.program import LineInfo, Linkage, MapDef, Param
 from bpfvm.record import FieldKind, MapField
 from bpfvm.rules import KERNELS, NEWEST
 from bpfvm.signature import PARAM_WORDS, RESULT_WORDS, param_of, result_of
@@ -36,6 +36,8 @@ __all__ = [
     "read_request",
 ]
 
+#: Columns and lines share a word in BTF.
+_MAX_LINE, _MAX_COL = (1 << 22) - 1, (1 << 10) - 1
 _MAX_REPEAT, _MAX_TIMES = 10_000_000, 1000
 _F = TypeVar("_F", bound=IntFlag)
 
@@ -128,6 +130,7 @@ class Request:
     asm: str | None = None
     fixups: tuple[FixupSpec, ...] = ()
     funcs: tuple[FuncSpec, ...] = ()
+    lines: tuple[LineInfo, ...] = ()
     maps: tuple[MapSpec, ...] = ()
     run: RunSpec | None = None
     dump: Mapping[str, DumpSpec] = field(default_factory=dict)
@@ -291,6 +294,7 @@ def read_request(value: object) -> Request:
         asm=text,
         fixups=tuple(_fixup(*item) for item in reader.items("fixups")),
         funcs=tuple(_func(*item) for item in reader.items("funcs")),
+        lines=tuple(_line(*item) for item in reader.items("lines")),
         maps=_maps(reader),
         run=None if run is None else _run(run),
         dump=_dump(reader),
@@ -361,6 +365,19 @@ def _fixup(place: str, value: object) -> FixupSpec:
         fixup = FixupSpec(insn, kind, name=reader.need_text("name"), off=off)
     reader.done()
     return fixup
+
+
+def _line(place: str, value: object) -> LineInfo:
+    reader = _Reader(value, place)
+    line = LineInfo(
+        reader.need_number("insn"),
+        reader.need_text("file"),
+        reader.number("line", 0, high=_MAX_LINE),
+        reader.number("col", 0, high=_MAX_COL),
+        reader.optional_text("source") or "",
+    )
+    reader.done()
+    return line
 
 
 def _func(place: str, value: object) -> FuncSpec:

@@ -23,14 +23,14 @@ from typing import Self
 from bpfvm import sys_bpf
 from bpfvm.bits import U32_MAX, u32
 from bpfvm.btf import func_ids
-from bpfvm.btfgen import func_btf, map_btf
+from bpfvm.btfgen import map_btf, prog_btf
 from bpfvm.context import PROG_TYPES
 from bpfvm.errors import BpfError
 from bpfvm.insn import Insn, encode
 from bpfvm.isa import CallKind, Kind, LdKind, lookup
 from bpfvm.maps.base import MapFlags, MapType
 from bpfvm.memory import PAGE_SIZE
-from bpfvm.program import MapDef, ObjectFile, Program, Subprog
+from bpfvm.program import LineInfo, MapDef, ObjectFile, Program, Subprog
 from bpfvm.rules import KERNELS
 from bpfvm.signature import words_of
 from bpfvm.sys_bpf import KernelError, RunAnswer, refusal
@@ -111,6 +111,7 @@ def request_of(program: Program, log_level: int = 1) -> dict[str, object]:
         "insns": encode(program.insns).hex(),
         "fixups": list(_fixups(program)),
         **({"funcs": [_func(sub) for sub in program.subprogs]} if told else {}),
+        **({"lines": [_line(line) for line in program.line_info]} if program.line_info else {}),
         "maps": {
             defn.name: {
                 "type": defn.map_type,
@@ -123,6 +124,16 @@ def request_of(program: Program, log_level: int = 1) -> dict[str, object]:
             }
             for defn in program.maps
         },
+    }
+
+
+def _line(line: LineInfo) -> dict[str, object]:
+    return {
+        "insn": line.insn_off,
+        "file": line.file,
+        "line": line.line,
+        "col": line.col,
+        "source": line.source,
     }
 
 
@@ -363,10 +374,10 @@ class KernelProg:
         self.program = program
         code = encode(_bound(program, maps))
         _witness(program, log_level)
-        btf_fd, info = 0, b""
+        btf_fd, info, lines = 0, b"", b""
         try:
-            if any(sub.params is not None for sub in program.subprogs):
-                btf, info = func_btf(program.subprogs)
+            if program.line_info or any(sub.params is not None for sub in program.subprogs):
+                btf, info, lines = prog_btf(program)
                 btf_fd = sys_bpf.btf_load(btf)
             loaded = sys_bpf.prog_load(
                 code,
@@ -378,6 +389,7 @@ class KernelProg:
                 expected_attach_type=program.expected_attach_type,
                 btf_fd=btf_fd,
                 func_info=info,
+                line_info=lines,
             )
         finally:
             if btf_fd:

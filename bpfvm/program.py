@@ -15,6 +15,7 @@ from bpfvm.insn import Insn
 from bpfvm.record import MapField
 
 __all__ = [
+    "FuncRecord",
     "GlobalVar",
     "LineInfo",
     "Linkage",
@@ -74,13 +75,27 @@ class Subprog:
 
 @dataclass(frozen=True, slots=True)
 class LineInfo:
-    """From slot *insn_off* on, the code comes from *file*:*line*:*col*, whose text is *source*."""
+    """From slot *insn_off* on, the code comes from *file*:*line*:*col*, whose text is *source*.
+
+    Not *is_named*: BTF has no string where file or text should be.
+    """
 
     insn_off: int
     file: str
     line: int
     col: int
     source: str
+    is_named: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class FuncRecord:
+    """Slot *insn_off* is said to be the first of the function that BTF type *type_id* tells of;
+    not *is_func*: that type is none."""
+
+    insn_off: int
+    type_id: int = 0
+    is_func: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +157,9 @@ class Program:
         maps: the object's maps; ldimm64 MAP_IDX* immediates index this tuple.
         kfuncs: kfunc names; call KFUNC immediates index this tuple.
         weak_kfuncs: names in *kfuncs* that may be missing (poisoned: fail only when reached).
+        line_info: source lines as they were given, by slot where they are in order.
         flags: further BPF_F_* load flags (BPF_F_STRICT_ALIGNMENT, ...).
+        func_info: where functions were said to begin, as given; None: where they do.
     """
 
     name: str
@@ -157,6 +174,7 @@ class Program:
     line_info: tuple[LineInfo, ...] = ()
     expected_attach_type: int = 0
     flags: int = 0
+    func_info: tuple[FuncRecord, ...] | None = None
 
     @property
     def exception_callback(self) -> Subprog | None:

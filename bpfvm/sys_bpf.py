@@ -404,10 +404,12 @@ def prog_load(
     expected_attach_type: int = 0,
     btf_fd: int = 0,
     func_info: bytes = b"",
+    line_info: bytes = b"",
 ) -> Loaded:
     """BPF_PROG_LOAD: a rejection is a value.
 
-    *func_info* has records of 8 bytes (insn, BTF id of the FUNC). A log longer than 16 MiB keeps
+    *func_info* has records of 8 bytes (insn, BTF id of the FUNC), *line_info* of 16 (insn, offsets
+    of file and text, line and column). A log longer than 16 MiB keeps
     its end, where the complaint stands.
 
     Raises:
@@ -417,6 +419,7 @@ def prog_load(
     if complained:
         raise KernelError(f"the running kernel is tainted ({complained:#x})", ENOSYS)
     code, terms, funcs = _buffer(insns), _buffer(license.encode() + b"\0"), _buffer(func_info)
+    lines = _buffer(line_info)
     size = _LOG_SIZE if log_level else 0
     while True:
         log = _buffer(bytes(size)) if size else None
@@ -435,6 +438,9 @@ def prog_load(
             func_info_rec_size=8 if func_info else 0,
             func_info=_addr(funcs) if func_info else 0,
             func_info_cnt=len(func_info) // 8,
+            line_info_rec_size=16 if line_info else 0,
+            line_info=_addr(lines) if line_info else 0,
+            line_info_cnt=len(line_info) // 16,
         )
         fd, errno, start = -1, 0, time.perf_counter_ns()
         try:
@@ -458,6 +464,7 @@ def prog_load(
                 expected_attach_type=expected_attach_type,
                 btf_fd=btf_fd,
                 func_info=func_info,
+                line_info=line_info,
             )
             return Loaded(again.fd, again.errno, text, again.load_ns)
         return Loaded(fd, errno, text, took)

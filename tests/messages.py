@@ -30,6 +30,7 @@ CASES = Path(__file__).resolve().parent / "verifier" / "cases"
 REPAIRED = ": repaired"
 
 _BTF = "Said of an object whose BTF tells of such a function or value; text can't."
+_INFO = "Said of an object whose .BTF.ext is damaged, and of requests' `funcs` and `lines`."
 _EARLIER = "An earlier check says another message first; kept as the kernel keeps it."
 _CAPABILITIES = "Said to users who lack one right of CAP_PERFMON and have another; none do."
 #: Rows without a vector, and why there is none.
@@ -56,6 +57,16 @@ WITHOUT_PROGRAM: dict[str, str] = {
     "exception_void": _BTF,
     "global_result_or_void": _BTF,
     "timer_no_field": _BTF,
+    "func_info_count": _INFO,
+    "func_info_first": _INFO,
+    "func_info_layout": _INFO,
+    "func_info_order": _INFO,
+    "func_info_type": _INFO,
+    "line_info_code": _INFO,
+    "line_info_func": _INFO,
+    "line_info_funcs": _INFO,
+    "line_info_name": _INFO,
+    "line_info_order": _INFO,
     "dynptr_type": _EARLIER,
     "ptr_arg_negative": _EARLIER,
     "ptr_arg_variable": _EARLIER,

@@ -20,6 +20,7 @@ from bpfvm.proto import Callback, IterStep, Registry
 from bpfvm.record import FieldKind
 from bpfvm.rules import KernelRules
 from verifier.abnormal import check_abnormal_returns
+from verifier.btfinfo import check_func_info, check_func_layout, check_line_info
 from verifier.callgraph import callees_first
 from verifier.caps import check_arena, check_back_edges, check_calls_allowed
 from verifier.constfold import Knowns, find_constants, fold
@@ -104,12 +105,15 @@ def check_program(
     insns = program.insns
     if rules.ldimm64_last_first and insns[-1].opcode == _LDIMM64:
         raise Reject(Reason.LDIMM64_INVALID)
+    check_func_info(program)
     handler = program.exception_callback
     starts = _find_subprogs(program, registry, privs)
     if handler is not None and handler.start not in starts:
         starts = sorted([*starts, handler.start])
     _check_layout(insns, starts)
+    check_func_layout(program, starts)
     check_abnormal_returns(program, registry, starts)
+    check_line_info(program, starts)
     rows: list[isa.InsnDef | None] = [None] * len(insns)
     cfg = Cfg(starts, rows)
     cfg.exception_callback = None if handler is None else handler.start

@@ -69,6 +69,30 @@ class Reason(Enum):
     TYPE_CANNOT_SLEEP = (EINVAL, "Program of this type cannot be sleepable")
     RECURSION = (EINVAL, "recursive call from {caller}() to {callee}()")
 
+    # what BTF tells of functions and source lines
+    FUNC_INFO_FIRST = (EINVAL, "nonzero insn_off {off} for the first func info record")
+    FUNC_INFO_ORDER = (
+        EINVAL,
+        "same or smaller insn offset ({off}) than previous func info record ({last})",
+    )
+    FUNC_INFO_TYPE = (EINVAL, "invalid type id {id} in func info")
+    FUNC_INFO_COUNT = (EINVAL, "number of funcs in func_info doesn't match number of subprogs")
+    FUNC_INFO_LAYOUT = (
+        EINVAL,
+        "func_info BTF section doesn't match subprog layout in BPF program",
+    )
+    LINE_INFO_ORDER = (
+        EINVAL,
+        "Invalid line_info[{index}].insn_off:{off} (prev_offset:{last} prog->len:{size})",
+    )
+    LINE_INFO_CODE = (EINVAL, "Invalid insn code at line_info[{index}].insn_off")
+    LINE_INFO_NAME = (EINVAL, "Invalid line_info[{index}].line_off or .file_name_off")
+    LINE_INFO_FUNC = (EINVAL, "missing bpf_line_info for func#{number}")
+    LINE_INFO_FUNCS = (
+        EINVAL,
+        "missing bpf_line_info for {count} funcs starting from func#{number}",
+    )
+
     # fields
     LDX_RESERVED = (EINVAL, "BPF_LDX uses reserved fields")
     STX_RESERVED = (EINVAL, "BPF_STX uses reserved fields")

@@ -144,7 +144,6 @@ def test_serve_reads_bytes(capsys: pytest.CaptureFixture[str]) -> None:
             {"insns": RETURN_7, "fixups": [{"insn": 0, "kind": "btf_var", "name": "v"}]},
             "kernel variables are not supported",
         ),
-        ({"insns": RETURN_7, "funcs": [{"insn": 1, "name": "f"}]}, "subprogs at insns 0"),
         ({"insns": RETURN_7, "funcs": [{"insn": 0, "name": "f", "args": ["u8"]}]}, "'u8'"),
         ({"maps": {"m": {}}}, "maps: m: type: missing"),
         ({"maps": {"m": {"type": "tree"}}}, "'tree' is none of"),
@@ -172,6 +171,7 @@ def test_null_counts_as_absent() -> None:
         "log_level",
         "fixups",
         "funcs",
+        "lines",
         "maps",
         "run",
         "dump",
@@ -479,6 +479,16 @@ def test_asm_says_what_the_request_does_not() -> None:
     assert (answer["ok"], answer["stage"]) == (True, "load")
     assert answer["dump"]["m"] == [{"key": "00000000", "value": "00" * 8}]
     assert not ask(asm=text, prog_type="xdp")["ok"]
+
+
+def test_funcs_and_lines_are_checked_as_the_kernel_does() -> None:
+    line = {"insn": 0, "file": "dir/a.c", "line": 3, "source": "  return 7;"}
+    load: Any = ask(insns=RETURN_7, lines=[line], log_level=2)["load"]
+    assert "; return 7; @ a.c:3\n0: (b7) r0 = 7" in load["log"]
+    load = ask(insns=RETURN_7, lines=[{**line, "insn": 1}])["load"]
+    assert (load["errno"], load["last"]) == (22, "missing bpf_line_info for func#0")
+    load = ask(insns=RETURN_7, funcs=[{"insn": 1, "name": "f"}])["load"]
+    assert load["last"] == "nonzero insn_off 1 for the first func info record"
 
 
 def test_local_calls_and_funcs() -> None:

@@ -12,11 +12,11 @@ import pytest
 import bpfvm
 from bpfvm import diff, kernel, sys_bpf
 from bpfvm.btf import Btf, BtfKind, func_ids
-from bpfvm.btfgen import func_btf
+from bpfvm.btfgen import prog_btf
 from bpfvm.errors import BpfError
 from bpfvm.json_api import answer
 from bpfvm.kernel import KernelError, KernelObject, closing_line, request_of
-from bpfvm.program import Linkage, MapDef, ObjectFile, Param, Subprog
+from bpfvm.program import LineInfo, Linkage, MapDef, ObjectFile, Param, Program, Subprog
 
 RETURN_7 = "b7000000070000009500000000000000"
 COUNT = """
@@ -239,9 +239,13 @@ def test_generated_btf_is_btf() -> None:
     )
     arena = Param("a", "void *", 8, True, frozenset({"arg:arena"}))
     number = Param("n", "int", 4)
-    blob, info = func_btf(
-        [Subprog(0, 2, "main", Linkage.GLOBAL, (ctx,), number), Subprog(2, 4, "f", params=(arena,))]
+    subprogs = (
+        Subprog(0, 2, "main", Linkage.GLOBAL, (ctx,), number),
+        Subprog(2, 4, "f", params=(arena,)),
     )
+    line = LineInfo(2, "a.c", 3, 5, "int x;")
+    program = Program("main", (), "xdp", subprogs, line_info=(line, replace(line, insn_off=3)))
+    blob, info, lines = prog_btf(program)
     btf = Btf(memoryview(blob), "test")
     ids = func_ids(blob, "test")
     assert struct.unpack("<4I", info) == (0, ids["main"], 2, ids["f"])
@@ -253,6 +257,9 @@ def test_generated_btf_is_btf() -> None:
     assert (params[0].tags, ret) == (frozenset({"arg:arena"}), None)
     assert btf.func_linkage(btf.func(ids["f"])) is Linkage.STATIC
     assert [t.kind for t in btf.types].count(BtfKind.PTR) == 2
+    first, second = struct.iter_unpack("<4I", lines)
+    assert (first[0], btf.line_text(first[1]), btf.line_text(first[2])) == (2, "a.c", "int x;")
+    assert (first[3], second) == (3 << 10 | 5, (3, *first[1:]))
 
 
 def test_the_closing_line() -> None:

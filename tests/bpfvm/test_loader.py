@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import subprocess
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from elf_kit import COMPILERS, EXAMPLES, LICENSE, build, clang, load
+from elf_kit import COMPILERS, EXAMPLES, LICENSE, build, clang, load, patch, section_bytes
 
 import bpfvm
 from bpfvm import isa
@@ -122,6 +123,25 @@ def test_line_info_has_the_source() -> None:
         assert line.file == "./rejected.bpf.c"
         assert line.source == source[line.line - 1]
     assert any("*count += 1" in line.source for line in program.line_info)
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "said"),
+    [
+        (0, 8, "nonzero insn_off 1 for the first func info record"),
+        (4, 1, "invalid type id 1 in func info"),
+        (4, 1 << 20, "invalid type id 1048576 in func info"),
+    ],
+)
+def test_damaged_func_info_is_refused_as_the_kernel_does(
+    tmp_path: Path, at: int, value: int, said: str
+) -> None:
+    data = build(tmp_path, LICENSE + 'SEC("xdp") int f(void *ctx) { return 2; }\n')
+    ext, _ = section_bytes(data, ".BTF.ext")
+    # Behind the header: size of a record, section name, count; then the first record.
+    path = tmp_path / "damaged.bpf.o"
+    path.write_bytes(patch(data, ext + 32 + 12 + at, struct.pack("<I", value)))
+    assert bpfvm.open(path).programs["f"].verify().last == said
 
 
 # -- what both compilers make -------------------------------------------------------------------

@@ -55,6 +55,7 @@ def prog_btf(program: Program) -> tuple[bytes, bytes, bytes]:
         )
         for line in program.line_info
     )
+    writer.number(4, signed=True)  # BTF without any type is refused
     return writer.blob(), info, lines
 
 

@@ -122,7 +122,8 @@ class KernelRules:
         False, True, "an iterator, dynptr or IRQ flag at fp+0 and above is refused"
     )
     ctx_const_offset: bool = _rule(
-        False, True, "contexts that are not rewritten may be read through ctx + constant"
+        False, True, "contexts that are not rewritten may be read through ctx + constant, the one of syscall "
+        "programs used through any offset, also as memory"
     )
     packet_keeps_range: bool = _rule(
         False, True, "a proven packet pointer minus a non-negative unknown keeps its range"

@@ -14,7 +14,7 @@ from bpfvm.proto import ArgType, FuncProto
 from verifier.bounds import ZERO
 from verifier.callkit import check_memory, check_size, check_unmoved
 from verifier.conststr import check_const_str
-from verifier.ctx import check_ctx_pointer
+from verifier.ctx import check_ctx_pointer, moves_freely
 from verifier.dynptrs import Dynptr, check_dynptr, check_release, construct
 from verifier.env import Env
 from verifier.locks import process_lock
@@ -144,10 +144,12 @@ def check_arg(env: Env, frame: FuncState, call: Call, regno: int, arg: ArgType) 
         mark_reg(env, regno)
         return
     accepted, words = _ACCEPTED.get(arg, ((), ""))
+    if words is _MEMORY_WORDS and env.rules.ctx_const_offset:
+        accepted, words = (*accepted, RegType.CTX), f"{words}, ctx"
     given = kind.without(Mod.MAYBE_NULL) if is_nullable else kind
     if given not in accepted:
         raise Reject(Reason.ARG_TYPE, reg=regno, type=kind.label, expected=words)
-    if kind is RegType.CTX:
+    if kind is RegType.CTX and (arg is ArgType.CTX or not moves_freely(env)):
         check_ctx_pointer(env, regno, reg, may_move=False)
     if call.proto.releases == regno and arg is ArgType.DYNPTR:
         check_release(env, frame, regno)

@@ -9,7 +9,7 @@ from bpfvm.bits import s64
 from bpfvm.proto import FuncProto
 from verifier import stack
 from verifier.bounds import ZERO, var_off_text
-from verifier.ctx import access_ctx
+from verifier.ctx import access_ctx, access_ctx_freely, moves_freely
 from verifier.env import CallFacts, Env
 from verifier.memory import (
     check_key_access,
@@ -101,7 +101,9 @@ def check_memory(
     elif kind.base is Base.BUF and not kind.may_be_null:
         if size or not zero_ok:
             check_buffer(env, reg, regno, reg.off, size, write=write)
-    elif kind is RegType.CTX and not env.prog_type.rewritten:
+    elif kind is RegType.CTX and moves_freely(env):
+        access_ctx_freely(env, regno, reg, reg.off, size, zero_ok=zero_ok)
+    elif kind is RegType.CTX and not env.prog_type.rewritten and not env.rules.ctx_const_offset:
         # Whoever is given it can't know its size: the last byte tells.
         if size:
             access_ctx(env, env.insn_idx, regno, reg, size - 1, 1, write=write, sx=False)

@@ -1,6 +1,7 @@
 """Accesses to the context, and what a load of it gives.
 
-Rules: Linux 6.18 (check_ctx_access, __check_ptr_off_reg), 7.3 (constant offsets).
+Rules: Linux 6.18 (check_ctx_access, __check_ptr_off_reg), 7.3 (constant offsets, and any into the
+context of syscall programs: is_var_ctx_off_allowed).
 """
 
 from __future__ import annotations
@@ -10,10 +11,14 @@ from bpfvm.context import CtxKind
 from verifier.bounds import var_off_text
 from verifier.caps import grants_field
 from verifier.env import Env
+from verifier.extent import check_region
 from verifier.reasons import Reason, Reject
 from verifier.state import UNKNOWN_REG, Base, Mod, RegState, RegType
 
-__all__ = ["access_ctx", "check_ctx_pointer"]
+__all__ = ["access_ctx", "access_ctx_freely", "check_ctx_pointer", "moves_freely"]
+
+#: kernel: U16_MAX, the size of a syscall program's context as far as it is known before it runs.
+CTX_LIMIT = 65535
 
 _TRUSTED = RegType.of(Base.BTF_ID, Mod.TRUSTED)
 _RESULT = {
@@ -49,6 +54,9 @@ def access_ctx(
     if prog_type.ctx_missing:
         what = f"the context of {prog_type.name} programs, which needs {prog_type.ctx_missing}"
         raise Reject(Reason.NOT_SUPPORTED, what=what)
+    if moves_freely(env):
+        access_ctx_freely(env, regno, pointer, off + pointer.off, size)
+        return UNKNOWN_REG
     check_ctx_pointer(env, regno, pointer, may_move=not prog_type.rewritten)
     at = off + pointer.off
     attach = env.program.expected_attach_type
@@ -69,14 +77,27 @@ def access_ctx(
     return result._replace(id=env.new_id()) if result.type.may_be_null else result
 
 
+def moves_freely(env: Env) -> bool:
+    """Say whether the context is memory of which any byte may be used."""
+    return env.rules.ctx_const_offset and env.prog_type.ctx_writable
+
+
+def access_ctx_freely(
+    env: Env, regno: int, pointer: RegState, off: int, size: int, *, zero_ok: bool = False
+) -> None:
+    """Check an access of *size* bytes at `pointer + off` (with the pointer's own) to a context
+    that moves freely."""
+    detail = f"invalid access to context, ctx_size={CTX_LIMIT} off={{off}} size={{size}}"
+    check_region(env, regno, pointer, off, size, CTX_LIMIT, detail, zero_ok=zero_ok)
+    env.max_ctx_offset = max(env.max_ctx_offset, pointer.scalar.umax + off + size)
+
+
 def check_ctx_pointer(env: Env, regno: int, pointer: RegState, *, may_move: bool) -> None:
     """Refuse a context pointer that was moved (*may_move*: by a constant is fine, from 7.3)."""
     s = pointer.scalar
     whole = pointer.off + (0 if s.mask else s64(s.value))
     late = env.rules.ctx_const_offset
     if s.mask and late:
-        if may_move and env.prog_type.ctx_writable:
-            raise Reject(Reason.NOT_SUPPORTED, what="variable offsets into the context")
         raise Reject(Reason.CTX_VARIABLE, var_off=var_off_text(s))
     if whole < 0:
         raise Reject(Reason.CTX_NEGATIVE, reg=regno, off=whole)

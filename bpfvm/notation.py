@@ -42,7 +42,7 @@ _RESULTS = {
     "btf": RetType.BTF_ID,
     "btf?": RetType.BTF_ID_OR_NULL,
 }
-_FLAGS = frozenset({"gpl", "sleep", "pkt", "changes", "acquire", "release", "cast"})
+_FLAGS = frozenset({"gpl", "sleep", "pkt", "changes", "acquire", "release", "cast", "result"})
 
 #: Program types that have helpers in common.
 _GROUPS = {
@@ -61,6 +61,10 @@ _GROUPS = {
     "storage_users": (
         "lsm", "tracing", "syscall", "sched_cls", "sched_act", "cgroup_skb", "cgroup_sock_addr",
         "cgroup_sockopt", "sk_msg", "sock_ops",
+    ),
+    "netns_users": (
+        "sched_cls", "sched_act", "cgroup_skb", "cgroup_sock", "cgroup_sock_addr",
+        "cgroup_sockopt", "sk_msg", "sock_ops", "socket_filter",
     ),
     "skc_users": (
         "lwt_in", "lwt_out", "lwt_xmit", "lwt_seg6local", "sched_cls", "sched_act", "cgroup_skb",
@@ -111,5 +115,6 @@ def prototype(
         nullable=frozenset(i for i, word in enumerate(words, 1) if word.endswith("?")),
         sizes={i: int(stem.strip("outwfix")) for i, stem in enumerate(stems, 1) if "fix" in stem},
         ret_struct=struct,
+        sets_result="result" in said,
         is_cast="cast" in said,
     )

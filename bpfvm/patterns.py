@@ -1,7 +1,8 @@
 """Patterns that tests look for in a text, one behind the other, as the kernel's test loader does.
 
 A pattern is a piece of the text; with `{{...}}` in it the pieces between the braces are POSIX
-extended regular expressions, where `.` and `[^x]` take line ends too.
+extended regular expressions, where `.` and `[^x]` take no line end, and `^` and `$` stand for those
+of a line (REG_NEWLINE).
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Pattern:
     def compiled(self) -> re.Pattern[str]:
         """Return the regular expression that the pattern stands for."""
         texts = (self.text, *self.others)
-        return re.compile("|".join(f"(?:{_regex(text)})" for text in texts), re.DOTALL)
+        return re.compile("|".join(f"(?:{_regex(text)})" for text in texts), re.MULTILINE)
 
 
 def _regex(text: str) -> str:
@@ -64,7 +65,8 @@ def _regex(text: str) -> str:
 
 
 def _python(posix: str) -> str:
-    return re.sub(r"\[:(\w+):\]", lambda m: _POSIX_CLASSES.get(m[1], m[0]), posix)
+    classes = re.sub(r"\[:(\w+):\]", lambda m: _POSIX_CLASSES.get(m[1], m[0]), posix)
+    return classes.replace("[^", r"[^\n")
 
 
 def line_patterns(texts: Iterable[str]) -> tuple[Pattern, ...]:

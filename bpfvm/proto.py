@@ -224,6 +224,7 @@ class FuncProto:
         effect: what it does to regions.
         iterates: of an iterator's kfunc: which iterator, and what is done with it.
         dynptr: kind of the dynptr that it takes or makes; None: any, or a clone.
+        sets_result: its first argument is what the hook returns: 0 or a negative errno.
         dynptr_may_move_packet: packet pointers mean nothing after a call with a dynptr of an skb.
     """
 
@@ -252,6 +253,7 @@ class FuncProto:
     sizes: Mapping[int, int] = field(default_factory=dict, hash=False)
     ret_struct: str = ""
     is_cast: bool = False
+    sets_result: bool = False
 
     @property
     def is_executable(self) -> bool:

@@ -103,7 +103,7 @@ _ROWS = """
 119 read_branch_records | ctx wmem? size0 any | int | gpl | perf_event
 120 get_ns_current_pid_tgid | any any out size | int | - | *
 121 xdp_output | btf map any mem size0 | int | gpl | btf
-122 get_netns_cookie | ctx? | int | - | cgroup_sock cgroup_sock_addr cgroup_sockopt sk_msg sock_ops
+122 get_netns_cookie | ctx? | int | - | netns_users
 123 get_current_ancestor_cgroup_id | any | int | - | *
 124 sk_assign | ctx btf_skc any | int | - | tc
 124 sk_assign | ctx sock? any | int | - | sk_lookup
@@ -152,7 +152,7 @@ _ROWS = """
 184 get_func_ret | ctx outfix8 | int | - | btf
 185 get_func_arg_cnt | ctx | int | - | btf
 186 get_retval | - | int | - | cgroup cgroup_skb lsm sock_ops
-187 set_retval | any | int | - | cgroup cgroup_skb lsm sock_ops
+187 set_retval | any | int | result | cgroup cgroup_skb lsm sock_ops
 188 xdp_get_buff_len | ctx | int | - | xdp
 189 xdp_load_bytes | ctx any out size | int | - | xdp
 190 xdp_store_bytes | ctx any mem size | int | - | xdp

@@ -107,6 +107,12 @@ class KernelRules:
     early_returns_in_callbacks: bool = _rule(
         True, False, "callbacks may load from packets and make tail calls"
     )
+    tail_call_keeps_packets: bool = _rule(
+        False, True, "where no other program was called, packet pointers are what they were"
+    )
+    hook_result_bounded: bool = _rule(
+        False, True, "what bpf_set_retval sets must be 0 or a negative errno"
+    )
     zero_flags_precise: bool = _rule(False, True, "flags that were 0 in a call must stay 0")
     ids_are_references: bool = _rule(
         False, True, "a reference is told by its holder's id; what derives from it has a parent_id"
@@ -122,8 +128,10 @@ class KernelRules:
         False, True, "an iterator, dynptr or IRQ flag at fp+0 and above is refused"
     )
     ctx_const_offset: bool = _rule(
-        False, True, "contexts that are not rewritten may be read through ctx + constant, the one of syscall "
-        "programs used through any offset, also as memory"
+        False,
+        True,
+        "contexts that are not rewritten may be read through ctx + constant, the one of syscall "
+        "programs used through any offset, also as memory",
     )
     packet_keeps_range: bool = _rule(
         False, True, "a proven packet pointer minus a non-negative unknown keeps its range"

@@ -14,7 +14,7 @@ from bpfvm.program import Program
 from bpfvm.proto import Registry
 from verifier.reasons import Reason, Reject
 
-__all__ = ["check_abnormal_returns", "has_tail_call"]
+__all__ = ["check_abnormal_returns", "has_packet_load", "has_tail_call"]
 
 _CALL = 0x85
 _ABS_IND = (0x20, 0x40)
@@ -31,7 +31,8 @@ def has_tail_call(registry: Registry, insns: Sequence[Insn]) -> bool:
     return False
 
 
-def _has_packet_load(insns: Sequence[Insn]) -> bool:
+def has_packet_load(insns: Sequence[Insn]) -> bool:
+    """Say whether *insns* hold a packet load."""
     return any(insn.opcode & 7 == InsnClass.LD and insn.opcode & 0xE0 in _ABS_IND for insn in insns)
 
 
@@ -46,7 +47,7 @@ def check_abnormal_returns(program: Program, registry: Registry, starts: Sequenc
     ends = [*starts[1:], len(program.insns)]
     for start, end in list(zip(starts, ends, strict=True))[1:]:
         insns = program.insns[start:end]
-        loads, tail_calls = _has_packet_load(insns), has_tail_call(registry, insns)
+        loads, tail_calls = has_packet_load(insns), has_tail_call(registry, insns)
         ret = subprogs[start].ret if start in subprogs else None
         if has_btf and ret is not None and not ret.is_pointer and ret.kind in _INTEGERS:
             continue

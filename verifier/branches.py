@@ -127,7 +127,7 @@ def compile_jcond(env: Env, idx: int, insn: Insn, row: InsnDef, target: int) -> 
                 env.log.state(idx, frame)
             return target if taken else next_idx
         if is_reg and is_equality and env.rules.null_check_by_register:
-            _rely_on_zero(env, dst, src, a, b)
+            _rely_on_zero(env, src, a, b)
         linked: tuple[LinkedReg, ...] = ()
         if a.id or b.id:
             linked = _collect(env, a, b)
@@ -208,17 +208,15 @@ def _same_taken(op: JmpOp, width: int, reg: RegState) -> bool | None:
 
 
 def _null_tested(a: RegState, b: RegState) -> RegState | None:
-    """Return the maybe-null pointer of the two where the other is a known 0."""
-    for pointer, zero in ((a, b), (b, a)):
-        if pointer.type.may_be_null and zero.type is _SCALAR and zero.scalar == ZERO:
-            return pointer
-    return None
+    """Return *a* where it is a maybe-null pointer and *b* a known 0; the kernel does not ask the
+    other way round."""
+    return a if a.type.may_be_null and b.type is _SCALAR and b.scalar == ZERO else None
 
 
-def _rely_on_zero(env: Env, dst: int, src: int, a: RegState, b: RegState) -> None:
+def _rely_on_zero(env: Env, src: int, a: RegState, b: RegState) -> None:
     """A register that stands for NULL in a null check must stay 0."""
     if _null_tested(a, b) is not None:
-        mark_reg(env, src if b.type is _SCALAR else dst)
+        mark_reg(env, src)
 
 
 _FLIPPED = {

@@ -24,7 +24,7 @@ from verifier.callkit import (
 from verifier.caps import grants_helper
 from verifier.dynptrs import release_dynptr
 from verifier.env import Env, Step
-from verifier.exits import leave_early
+from verifier.exits import check_range, leave_early
 from verifier.kfuncs import compile_kfunc
 from verifier.ldabs import in_callback
 from verifier.lookups import acquires, found, is_inner
@@ -52,6 +52,8 @@ __all__ = ["compile_call"]
 #: The first helper number the kernel doesn't know.
 MAX_HELPER = 212
 _UPDATES = frozenset({"bpf_map_update_elem", "bpf_map_delete_elem"})
+#: Programs that may have a hook return anything (kernel: BPF_CGROUP_GETSOCKOPT).
+_FREE_RESULT = ("cgroup_sockopt", 21)
 #: kernel: MAX_ERRNO
 MAX_ERRNO = 4095
 
@@ -110,6 +112,8 @@ def _compile_helper(env: Env, idx: int, number: int) -> Step:
         if proto.tail_call:
             _check_tail_call(env, call)
         call_back(env, frame, proto)
+        if proto.sets_result and env.rules.hook_result_bounded:
+            _check_hook_result(env, frame)
         if proto.dynptr is DynptrType.LOCAL and frame.regs[1].type is not _MAP_VALUE:
             raise Reject(Reason.DYNPTR_DATA, type=frame.regs[1].type.label)
         result = _result(env, call)
@@ -120,7 +124,9 @@ def _compile_helper(env: Env, idx: int, number: int) -> Step:
             result = result._replace(id=id_, ref=id_)
         elif proto.is_cast:
             result = result._replace(ref=call.ref)
-        if proto.changes_packet:
+        # The other program may move the packet; on this path there was none.
+        stays = proto.tail_call and env.rules.tail_call_keeps_packets
+        if proto.changes_packet and not stays:
             forget_packets(env)
         clear_caller_saved(frame)
         frame.regs[0] = result
@@ -152,6 +158,17 @@ def _return_by_tail_call(env: Env, frame: FuncState, idx: int) -> int:
     frame.regs[0] = UNKNOWN_REG
     forget_packets(env)
     return leave_early(env, frame, idx)
+
+
+def _check_hook_result(env: Env, frame: FuncState) -> None:
+    """Check what is to be returned instead of the hook's own result."""
+    reg = frame.regs[1]
+    if reg.type is not RegType.SCALAR:
+        raise Reject(Reason.KFUNC_SCALAR, reg=1)
+    program = env.program
+    if (program.prog_type, program.expected_attach_type) != _FREE_RESULT:
+        allowed = (-MAX_ERRNO, 0)
+        check_range(env, frame, 1, allowed, "At bpf_set_retval", width=32)
 
 
 def _check_may_sleep(env: Env, proto: FuncProto) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from bpfvm.insn import Insn
 from bpfvm.isa import CallKind
-from verifier.abnormal import has_tail_call
+from verifier.abnormal import has_packet_load, has_tail_call
 from verifier.callgraph import refs_of
 from verifier.env import Env
 from verifier.reasons import Reason, Reject
@@ -61,6 +61,12 @@ class _Depth:
             has_tail_call(env.registry, env.insns[start:end])
             for start, end in zip(self._starts, self._ends, strict=True)
         ]
+        may_load = env.rules.early_returns_in_callbacks
+        #: Which subprogs hold packet loads, where callbacks may not.
+        self._loads = [
+            not may_load and has_packet_load(env.insns[start:end])
+            for start, end in zip(self._starts, self._ends, strict=True)
+        ]
         handler = env.cfg.exception_callback
         self._handler = None if handler is None else env.cfg.subprog_at(handler)
         #: What doesn't run under the main program.
@@ -88,6 +94,8 @@ class _Depth:
             is_apart = entry.number == self._handler
             called_back = entry.called_back or is_apart or entry.number in self._env.called_back
             key = (entry.number, entry.frames, called_back)
+            if called_back and self._loads[entry.number]:
+                raise Reject(Reason.LD_ABS_IN_CALLBACK)
             if self._deepest.get(key, -1) < total:
                 self._deepest[key] = total
                 todo.append(self._enter(entry, total, called_back))

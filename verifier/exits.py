@@ -117,17 +117,24 @@ def _check_callback_result(env: Env, callee: FuncState) -> None:
 
 
 def check_range(
-    env: Env, frame: FuncState, regno: int, allowed: tuple[int, int], when: str
+    env: Env,
+    frame: FuncState,
+    regno: int,
+    allowed: tuple[int, int],
+    when: str,
+    *,
+    width: int = 64,
 ) -> None:
-    """Check that a register of the current frame is a number in *allowed*; *when* begins the
-    complaint (kernel: retval_range_within, verbose_invalid_scalar)."""
+    """Check that the low *width* bits of a register of the current frame are a number in
+    *allowed*; *when* begins the complaint (kernel: retval_range_within, verbose_invalid_scalar)."""
     reg = frame.regs[regno]
     if reg.type is not RegType.SCALAR:
         raise Reject(Reason.RESULT_TYPE, when=when, reg=regno, type=reg.type.label)
     mark_reg(env, regno)
     low, high = allowed
     s = reg.scalar
-    if low <= s.smin and s.smax <= high:
+    least, most = (s.smin, s.smax) if width == 64 else (s.s32_min, s.s32_max)
+    if low <= least and most <= high:
         return
     known = f" smin={s.smin}" if s.smin > S64_MIN else ""
     known += f" smax={s.smax}" if s.smax < S64_MAX else ""

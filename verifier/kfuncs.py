@@ -180,6 +180,8 @@ def _check_kfunc_arg(env: Env, frame: FuncState, call: _Call, regno: int, arg: A
         case ArgType.KF_MEM_OR_NULL:
             if reg.type is RegType.NOT_INIT:
                 raise Reject(Reason.NOT_READABLE, reg=regno)
+            if reg.type is _SCALAR and reg.scalar == ZERO:
+                mark_reg(env, regno)  # another number would be refused
         case ArgType.KF_CONST_MEM_SIZE:
             call.mem_size = _check_const_size(env, frame, regno)
         case ArgType.KF_RES_SPIN_LOCK:

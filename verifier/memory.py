@@ -158,8 +158,8 @@ def compile_store(_env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
     return step
 
 
-#: Pointers through which atomics are refused.
-_NOT_ATOMIC = (_CTX, *_PACKETS)
+#: Pointers through which atomics are refused (kernel: atomic_ptr_type_ok).
+_NOT_ATOMIC = (_CTX, *_PACKETS, RegType.FLOW_KEYS, *SOCKET_TYPES)
 #: Fetching operations that the x86-64 JIT does not have for arenas.
 _NOT_ON_ARENA = (AtomicOp.AND, AtomicOp.OR, AtomicOp.XOR)
 

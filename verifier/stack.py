@@ -251,7 +251,8 @@ def _note_reads(env: Env, owner: FuncState, low: int, end: int) -> None:
 
 
 def _fill_variable(env: Env, owner: FuncState, low: int, end: int) -> RegState:
-    """Return what a load from somewhere in [low, end) gives: 0 where every byte there is 0."""
+    """Return what a load from somewhere in [low, end), or of all of it, gives: 0 where every byte
+    there is 0 (kernel: mark_reg_stack_read)."""
     spilled_zeros = []
     for spi, first, last in _slots(low, end):
         slot = owner.stack.get(spi, _EMPTY)
@@ -289,7 +290,7 @@ def _narrow_fill(
     if read == "r" * size and _is_zero(spilled):
         env.note_stack(owner.frameno, spi)
         return ZERO_REG
-    return ZERO_REG if read == "0" * size else UNKNOWN_REG
+    return _fill_variable(env, owner, low, low + size)
 
 
 def check_helper_range(

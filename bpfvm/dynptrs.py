@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from errno import E2BIG, EINVAL, ERANGE
 
 from bpfvm.bits import u32
-from bpfvm.context import PROG_TYPES, CtxKind
+from bpfvm.context import PROG_TYPES
 from bpfvm.errors import RunFault
 from bpfvm.proto import ArgType, DynptrType, RetType, helper, kfunc
 from bpfvm.ringbuf import commit, ring_of
@@ -86,19 +86,9 @@ def _view(run: RunContext, ptr: int) -> _View:
     return _View(kind, addr, offset, word & _MAX_SIZE, bool(word & _RDONLY))
 
 
-def _packet(run: RunContext, ctx: int) -> tuple[int, int]:
-    """Return where the packet of the context at *ctx* begins and ends."""
-    fields = PROG_TYPES[run.program.prog_type].fields or ()
-    found = {f.kind: f.internal_off for f in fields}
-    start, end = found.get(CtxKind.PACKET), found.get(CtxKind.PACKET_END)
-    if start is None or end is None:
-        raise RunFault(run.pc, "the context has no packet")
-    return tuple(int.from_bytes(run.read(ctx + off, 8), "little") for off in (start, end))  # type: ignore[return-value]
-
-
 def _address(run: RunContext, view: _View) -> int:
     """Return where the memory of *view* begins."""
-    base = _packet(run, view.addr)[0] if view.kind in _PACKETS else view.addr
+    base = run.packet_of(view.addr)[0] if view.kind in _PACKETS else view.addr
     return base + view.offset
 
 
@@ -258,7 +248,7 @@ def _from_packet(run: RunContext, kind: DynptrType, ctx: int, flags: int, ptr: i
     run.write(ptr, _NULL)
     if flags:
         return -EINVAL
-    start, end = _packet(run, ctx)
+    start, end = run.packet_of(ctx)
     rdonly = not PROG_TYPES[run.program.prog_type].packet_write
     run.write(ptr, _View(kind, ctx, 0, end - start, rdonly).pack())
     return 0

@@ -12,6 +12,7 @@ from bpfvm.runtime import RunContext, Stream
 
 __all__ = ["bpf_stream_print_stack", "bpf_stream_vprintk"]
 
+_FLAGS = KfuncFlags.SPINLOCK_SAFE | KfuncFlags.PERFMON
 _MAX_ARGS = 12
 #: No format this long prints less than the buffer holds, unless by tricks with empty strings.
 _MAX_FORMAT = 4 * BUFFER_SIZE
@@ -24,7 +25,7 @@ def _stream(run: RunContext, stream_id: int) -> Stream | None:
 @kfunc(
     RetType.INT32,
     (ArgType.SCALAR, ArgType.KF_CONST_STR, ArgType.KF_MEM, ArgType.KF_MEM_SIZE),
-    flags=KfuncFlags.SPINLOCK_SAFE,
+    flags=_FLAGS,
 )
 def bpf_stream_vprintk(run: RunContext, stream_id: int, fmt: int, args: int, size: int) -> int:
     """Print to stream *stream_id* by format *fmt* with the *size* // 8 values at *args*.
@@ -51,7 +52,7 @@ def bpf_stream_vprintk(run: RunContext, stream_id: int, fmt: int, args: int, siz
     return 0 if stream.push(text) else -ENOSPC
 
 
-@kfunc(RetType.INT32, (ArgType.SCALAR,), flags=KfuncFlags.SPINLOCK_SAFE)
+@kfunc(RetType.INT32, (ArgType.SCALAR,), flags=_FLAGS)
 def bpf_stream_print_stack(run: RunContext, stream_id: int) -> int:
     """Print the call chain to stream *stream_id*; -ENOENT: no such stream.
 

@@ -135,6 +135,7 @@ class KfuncFlags(Flag):
     SPINLOCK_SAFE = auto()
     ARENA_RET = auto()
     ARENA_ARG2 = auto()
+    PERFMON = auto()
 
 
 @unique

@@ -11,7 +11,6 @@ __all__ = ["DECLARED"]
 
 #: Number and name, arguments, result, flags, program types (`bpfvm.notation`); "-" is none.
 _ROWS = """
-9 skb_store_bytes | ctx any mem size any | int | changes | tc lwt_xmit sk_skb
 10 l3_csum_replace | ctx any any any any | int | changes | tc lwt_xmit
 11 l4_csum_replace | ctx any any any any | int | changes | tc lwt_xmit
 13 clone_redirect | ctx any any | int | changes | tc lwt_xmit
@@ -25,22 +24,17 @@ _ROWS = """
 23 redirect | any any | int | - | tc lwt_xmit xdp
 24 get_route_realm | ctx | int | - | lwt tc
 25 perf_event_output | ctx map any mem size0 | int | gpl | trace skc_users cgroup
-26 skb_load_bytes | ctx any out size | int | - | load_users lwt flow_dissector sk_skb
 27 get_stackid | ctx map any | int | gpl | btf raw kprobe tracepoint
 27 get_stackid | ctx map any | int | - | perf_event
-28 csum_diff | mem? size0 mem? size0 any | int | pkt | lwt tc xdp
 29 skb_get_tunnel_opt | ctx out size | int | - | tc lwt_xmit
 30 skb_set_tunnel_opt | ctx mem size | int | - | tc lwt_xmit
 31 skb_change_proto | ctx any any | int | changes | tc
 32 skb_change_type | ctx any | int | - | tc
 33 skb_under_cgroup | ctx map any | int | - | lwt tc
-34 get_hash_recalc | ctx | int | - | lwt tc
 35 get_current_task | - | int | gpl | *
 36 probe_write_user | any mem size | int | gpl | trace
 37 current_task_under_cgroup | map any | int | - | trace cgroup
 38 skb_change_tail | ctx any any | int | changes | tc lwt_xmit sk_skb
-39 skb_pull_data | ctx any | int | changes | lwt tc sk_skb
-40 csum_update | ctx any | int | - | tc lwt_xmit
 41 set_hash_invalid | ctx | int | - | tc lwt_xmit
 43 skb_change_head | ctx any any | int | changes | tc lwt_xmit sk_skb
 44 xdp_adjust_head | ctx any | int | changes | xdp
@@ -68,7 +62,6 @@ _ROWS = """
 65 xdp_adjust_tail | ctx any | int | changes | xdp
 66 skb_get_xfrm_state | ctx any out size any | int | - | tc
 67 get_stack | ctx out size0 any | len | gpl | btf raw perf_event tracepoint kprobe
-68 skb_load_bytes_relative | ctx any out size any | int | - | load_users
 69 fib_lookup | ctx wmem size any | int | gpl | tc xdp
 70 sock_hash_update | ctx map key any | int | pkt | sock_ops
 71 msg_redirect_hash | ctx map key any | int | - | sk_msg
@@ -153,9 +146,6 @@ _ROWS = """
 185 get_func_arg_cnt | ctx | int | - | btf
 186 get_retval | - | int | - | cgroup cgroup_skb lsm sock_ops
 187 set_retval | any | int | result | cgroup cgroup_skb lsm sock_ops
-188 xdp_get_buff_len | ctx | int | - | xdp
-189 xdp_load_bytes | ctx any out size | int | - | xdp
-190 xdp_store_bytes | ctx any mem size | int | - | xdp
 191 copy_from_user_task | out size0 any btf any | int | gpl sleep | trace
 192 skb_set_tstamp | ctx any any | int | - | tc
 193 ima_file_hash | btf out size | int | sleep | lsm

@@ -113,6 +113,9 @@ class KernelRules:
     hook_result_bounded: bool = _rule(
         False, True, "what bpf_set_retval sets must be 0 or a negative errno"
     )
+    kfunc_capabilities: bool = _rule(
+        False, True, "kfuncs that read memory by address, or print, are for CAP_PERFMON"
+    )
     zero_flags_precise: bool = _rule(False, True, "flags that were 0 in a call must stay 0")
     ids_are_references: bool = _rule(
         False, True, "a reference is told by its holder's id; what derives from it has a parent_id"

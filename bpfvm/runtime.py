@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from bpfvm.bits import hi32, s32, u32, u64
+from bpfvm.context import PROG_TYPES, CtxKind
 from bpfvm.errors import RunFault
 from bpfvm.locktable import LockTable
 from bpfvm.maps.base import Map
@@ -188,6 +189,20 @@ class RunContext:
         else:
             return None
         return int.from_bytes(frame[at : at + size], "big") if at + size <= len(frame) else None
+
+    def packet_of(self, ctx: int) -> tuple[int, int]:
+        """Return where the packet of the context at *ctx* begins and ends.
+
+        Raises:
+            RunFault: programs of the type see no packet.
+        """
+        fields = PROG_TYPES[self.program.prog_type].fields or ()
+        found = {f.kind: f.internal_off for f in fields}
+        start, end = found.get(CtxKind.PACKET), found.get(CtxKind.PACKET_END)
+        if start is None or end is None:
+            raise RunFault(self.pc, "the context has no packet")
+        words = self.read(ctx + start, 8), self.read(ctx + end, 8)
+        return int.from_bytes(words[0], "little"), int.from_bytes(words[1], "little")
 
     def call_back(self, function: int, *args: int) -> int:
         """Run the subprog whose address the program gave to a helper; return its r0.

@@ -333,12 +333,9 @@ CHANGES: tuple[Change, ...] = (
         "bounds_deduct_two_overlaps",
         "a range that wraps in one sign prints no bounds of that sign",
     ),
-    Change(
-        "6.18",
-        What.RETVAL,
-        "verifier_array_access",
-        "a_read_only_array_1_1",
-        _FILLED,
+    *(
+        Change("6.18", What.RETVAL, "verifier_array_access", name, _FILLED)
+        for name in ("a_read_only_array_1_1", "a_read_only_array_2_1")
     ),
     *(
         Change("6.18", What.RETVAL, "verifier_value_ptr_arith", name, _FILLED)

@@ -63,6 +63,12 @@ def compile_kfunc(env: Env, idx: int, insn: Insn) -> Step:
         raise Reject(Reason.NOT_SUPPORTED, what="kfuncs of modules")
     if proto.prog_types is not None and env.program.prog_type not in proto.prog_types:
         raise Reject(Reason.KFUNC_NOT_ALLOWED, name=name)
+    if (
+        proto.flags & KfuncFlags.PERFMON
+        and env.rules.kfunc_capabilities
+        and not env.privs.allow_ptr_leaks
+    ):
+        raise Reject(Reason.KFUNC_PERFMON, name=name)
     sleeps = needs_sleep(proto, env.rules)
     spinlock_safe = bool(proto.flags & KfuncFlags.SPINLOCK_SAFE)
 

@@ -362,6 +362,7 @@ class Reason(Enum):
     MAP_FUNC = (EINVAL, "cannot pass map_type {map_type} into func {name}#{id}")
     MAP_WRITE = (EACCES, "write into map forbidden")
     KFUNC_NOT_ALLOWED = (EACCES, "calling kernel function {name} is not allowed")
+    KFUNC_PERFMON = (EPERM, "{name} is allowed only to CAP_PERFMON and CAP_SYS_ADMIN")
     KFUNC_SLEEPS = (EACCES, "program must be sleepable to call sleepable kfunc {name}")
     KFUNC_SLEEPS_IN = (EACCES, "kernel func {name} is sleepable within {context}")
     KFUNC_SCALAR = (EINVAL, "R{reg} is not a scalar")

@@ -63,7 +63,7 @@ def test_prototypes_are_the_kernels() -> None:
     assert [n for n, proto in table.items() if proto.pkt_access] == [1, 2, 3]
     assert not any(proto.might_sleep for proto in table.values())
     for proto in REGISTRY.kfuncs.values():
-        assert proto.flags is KfuncFlags.SPINLOCK_SAFE
+        assert proto.flags == KfuncFlags.SPINLOCK_SAFE | KfuncFlags.PERFMON
         assert not proto.is_polymorphic
 
 

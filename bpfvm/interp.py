@@ -256,17 +256,21 @@ class _Program:
 
     def run(self, run: RunContext, r1: int, r2: int = 0) -> int:
         """Run to the end and return r0."""
-        r = [0, u64(r1), u64(r2), 0, 0, 0, 0, 0, 0, 0, run.stack_top]
+        return self.call(run, 0, (r1, r2))
+
+    def call(self, run: RunContext, slot: int, args: Sequence[int]) -> int:
+        """Run the subprog at *slot* with *args* as the outermost frame and return its r0."""
+        r = [0, *map(u64, args), *[0] * (9 - len(args)), run.stack_top]
         try:
-            return self._run(run, r)
+            return self._run(run, slot, r)
         except RunFault as fault:
             if self.xlated.verified:
                 raise InternalError(f"verified program: pc {fault.pc}: {fault.reason}") from fault
             raise
 
-    def _run(self, run: RunContext, r: list[int]) -> int:
+    def _run(self, run: RunContext, slot: int, r: list[int]) -> int:
         try:
-            self.loop(r, State(self, run), 0)
+            self.loop(r, State(self, run), slot)
             return r[0]
         except Thrown as thrown:
             callback = self.xlated.program.exception_callback

@@ -86,6 +86,9 @@ class ArgType(Enum):
     KF_MEM_OR_NULL = auto()  # suffix __opt: memory whose size is the next argument, or NULL
     KF_CONST_MEM_SIZE = auto()  # suffix __szk: its size, a known constant
     KF_RES_SPIN_LOCK = auto()  # a struct bpf_res_spin_lock in a map's value
+    KF_TIMER = auto()  # a struct bpf_timer in a map's value
+    KF_WORKQUEUE = auto()  # a struct bpf_wq in a map's value
+    KF_FUNC = auto()  # a subprog to call back
     KF_IRQ_FLAG = auto()  # suffix __irq_flag: where the IRQ state is kept, on the stack
 
 
@@ -120,11 +123,12 @@ class Callback(Enum):
     MAP_ELEM = auto()  # (map, key, value, context), while the helper runs
     SAMPLE = auto()  # (dynptr, context), while the helper runs
     TIMER = auto()  # (map, key, value), later
+    WORKQUEUE = auto()  # the same, where it may sleep
 
     @property
     def is_async(self) -> bool:
         """Whether it is called later, from outside of the program."""
-        return self is Callback.TIMER
+        return self in (Callback.TIMER, Callback.WORKQUEUE)
 
 
 class KfuncFlags(Flag):
@@ -339,6 +343,7 @@ def kfunc(
     iterates: tuple[IterType, IterStep] | None = None,
     dynptr: DynptrType | None = None,
     throws: bool = False,
+    callback: Callback | None = None,
 ) -> Callable[[_F], _F]:
     """Declare the decorated function as a kfunc; *non_sleepable* is its other variant, if any."""
 
@@ -364,6 +369,7 @@ def kfunc(
                 iterates=iterates,
                 dynptr=dynptr,
                 throws=throws,
+                callback=callback,
             ),
         )
         return fn

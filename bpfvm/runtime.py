@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 from bpfvm.bits import hi32, s32, u32, u64
 from bpfvm.context import PROG_TYPES, CtxKind
 from bpfvm.errors import RunFault
+from bpfvm.laters import LaterTable, Start
 from bpfvm.locktable import LockTable
 from bpfvm.maps.base import Map
 from bpfvm.memory import AddressSpace, ArenaMemory
@@ -98,6 +99,7 @@ class Machine:
     ) -> None:
         self.space, self.maps, self.registry, self.arena = space, tuple(maps), registry, arena
         self.locks = LockTable()
+        self.laters = LaterTable()
         self._handles = [space.window.alloc(64, 64)[0] for _ in self.maps]
         self._by_handle = dict(zip(self._handles, self.maps, strict=True))
 
@@ -163,6 +165,8 @@ class RunContext:
     #: Runs the program of that name of this object on a context, in place of the frame that calls
     #: (kernel: bpf_tail_call), and returns its r0; None: slots of prog_arrays are empty.
     jump: Callable[[RunContext, str, int], int] | None = None
+    #: Makes of a subprog's address what runs it later, apart from this run; None: nothing does.
+    later: Callable[[int], Start] | None = None
     #: How many tail calls there were: one count for all programs and frames of a run.
     jumps: list[int] = field(default_factory=lambda: [0])
     #: What the program that the helper call in progress jumped to has returned: the engine leaves
@@ -210,14 +214,23 @@ class RunContext:
         Raises:
             RunFault: *function* is not one that the program takes the address of.
         """
-        pc = self.pc
-        slot, rest = divmod(function - _FUNC_BASE, _SLOT)
-        known = not rest and any(s.start == slot for s in self.program.subprogs)
-        if self.enter is None or not known:
-            raise RunFault(pc, f"{function:#x} is not a subprogram")
+        pc, slot = self.pc, self.slot_of(function)
+        if self.enter is None:
+            raise RunFault(pc, "no engine to call back")
         result = self.enter(slot, args)
         self.pc = pc
         return result
+
+    def slot_of(self, function: int) -> int:
+        """Return where the subprog starts whose address the program gave to a helper.
+
+        Raises:
+            RunFault: *function* is not one that the program takes the address of.
+        """
+        slot, rest = divmod(function - _FUNC_BASE, _SLOT)
+        if rest or not any(s.start == slot for s in self.program.subprogs):
+            raise RunFault(self.pc, f"{function:#x} is not a subprogram")
+        return slot
 
     def call(self, pc: int, proto: FuncProto, variant: Variant, args: Sequence[int]) -> int:
         """Run helper or kfunc *proto* for the call in slot *pc*; return what it leaves in r0.
@@ -337,6 +350,15 @@ class Executable(Protocol):
 
         Raises:
             RunFault: it ended early (sandbox only; of a verified program it is an InternalError).
+        """
+        ...
+
+    def call(self, run: RunContext, slot: int, args: Sequence[int]) -> int:
+        """Run the subprog at *slot*, which the program takes the address of, with *args* as the
+        outermost frame, and return its r0.
+
+        Raises:
+            RunFault: see `run`.
         """
         ...
 

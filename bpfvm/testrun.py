@@ -26,7 +26,7 @@ from bpfvm.memory import Region, RegionKind, RegionSpec
 from bpfvm.runtime import FRAME_SIZE, MAX_FRAMES, Machine, RunContext
 from bpfvm.xlated import Xlated
 
-__all__ = ["DEFAULT_PACKET", "MEM", "Outcome", "PreparedRun", "prepare"]
+__all__ = ["DEFAULT_PACKET", "MEM", "Outcome", "PreparedRun", "prepare", "prepare_apart"]
 
 #: What stands for a program type in the conformance suite's entry state: r1 = address of the
 #: data, r2 = its length.
@@ -118,8 +118,8 @@ class PreparedRun:
 
     def _lay_out(self, xlated: Xlated) -> None:
         given = self._given
-        if xlated.program.prog_type == MEM:
-            data = given.packet or b""
+        if xlated.program.prog_type == MEM and given.packet is not None:
+            data = given.packet
             self._packet = self._fill(data, RegionSpec(len(data), RegionKind.MEM))
             self.r1, self.r2 = (self._packet.base if data else 0), len(data)
             return
@@ -215,6 +215,11 @@ class PreparedRun:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def prepare_apart(machine: Machine, xlated: Xlated) -> PreparedRun:
+    """Prepare a run of a subprog of *xlated*, without any context."""
+    return PreparedRun(machine, xlated, _Input(None, lambda _ctx, _packet: Outcome()))
 
 
 def prepare(

@@ -47,6 +47,7 @@ from bpfvm.errors import BpfError, CannotRun, InternalError, MapError, RunFault
 from bpfvm.flow import find_subprogs
 from bpfvm.insn import decode
 from bpfvm.interp import Interpreter
+from bpfvm.laters import Later, Start
 from bpfvm.link import not_executable
 from bpfvm.maps.array import ArrayMap
 from bpfvm.maps.base import Map, MapType, MapTypes
@@ -73,8 +74,10 @@ __all__ = [
     "ENGINES",
     "HELPER_IDS",
     "MAP_TYPES",
+    "MAX_FIRED",
     "REGISTRY",
     "SANDBOX_BUDGET",
+    "Fired",
     "Object",
     "Prog",
     "Result",
@@ -171,6 +174,25 @@ class Result:
     duration_ns: int = 0
     ctx: bytes = b""
     data: bytes = b""
+    faults: tuple[Fault, ...] = field(default=())
+
+
+#: Callbacks that one `Object.advance` runs at most: a timer may start itself again at once.
+MAX_FIRED = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Fired:
+    """A callback that ran later: what asked for it ("bpf_timer", "bpf_wq"), of which program, at
+    what simulated time in ns, and what it wrote, as in `Result`."""
+
+    kind: str
+    prog: str
+    time: int
+    r0: int
+    stdout: bytes = b""
+    stderr: bytes = b""
+    trace: bytes = b""
     faults: tuple[Fault, ...] = field(default=())
 
 
@@ -309,6 +331,7 @@ class Prog:
         with testrun.prepare(self.owner.machine, xlated, ctx=ctx, data=data) as test:
             test.run.budget = budget if not verify else None
             test.run.clear_on_fault = rules.arena_fault_clears_result
+            test.run.later = self._deferrer(executable, xlated, rules)
             if verify:
                 test.run.jump = self._jumper(test, (engine, kernel, 0, privs))
             if setup is not None:
@@ -336,6 +359,38 @@ class Prog:
                 out.data,
                 tuple(test.run.faults),
             )
+
+    def _deferrer(
+        self, executable: Executable, xlated: Xlated, rules: KernelRules
+    ) -> Callable[[int], Start]:
+        """Return what makes of a function's address what runs it later, on this program."""
+        owner = self.owner
+
+        def later(function: int) -> Start:
+            def start(asked: Later, args: tuple[int, ...]) -> None:
+                now = owner.machine.laters.now
+                with testrun.prepare_apart(owner.machine, xlated) as test:
+                    run = test.run
+                    run.sleepable, run.clock, run.later = asked.sleepable, lambda: now, later
+                    run.clear_on_fault = rules.arena_fault_clears_result
+                    run.budget = None if xlated.verified else SANDBOX_BUDGET
+                    r0 = executable.call(run, run.slot_of(function), args)
+                    owner.fired.append(
+                        Fired(
+                            asked.kind,
+                            self.name,
+                            now,
+                            r0,
+                            bytes(run.stdout.data),
+                            bytes(run.stderr.data),
+                            bytes(run.trace),
+                            tuple(run.faults),
+                        )
+                    )
+
+            return start
+
+        return later
 
     def _jumper(
         self, test: testrun.PreparedRun, key: tuple[str, str, int, Privileges]
@@ -413,6 +468,7 @@ class Object:
         programs: by name, in file order.
         broken: programs that could not be linked, each with its error.
         maps: live maps by name.
+        fired: callbacks that ran later, until `advance` returns them.
     """
 
     def __init__(self, file: ObjectFile) -> None:
@@ -422,6 +478,7 @@ class Object:
         self.maps: Mapping[str, Map] = _MapsByName(self)
         self.lock = threading.RLock()
         self._machine: Machine | None = None
+        self.fired: list[Fired] = []
 
     def __repr__(self) -> str:
         return f"<Object {self.file.origin}: {', '.join(self.programs) or 'no programs'}>"
@@ -463,6 +520,28 @@ class Object:
                 live.put(index, name)
         if len(kinds) > 1:
             raise MapError(f"map {live.defn.name}: programs of different types", EINVAL)
+
+    def advance(self, ns: int = 0) -> list[Fired]:
+        """Let *ns* of simulated time pass, and run what programs have asked for in it: callbacks
+        of timers and work queues, the earliest first. Return what they did, in this order.
+
+        A run takes the time along to its own clock where that is later.
+
+        Raises:
+            BpfError: more than `MAX_FIRED` callbacks.
+            RunFault: one that was set by a sandbox run ended early.
+        """
+        laters = self.machine.laters
+        until = laters.now + ns
+        self.fired.clear()
+        for _ in range(MAX_FIRED):
+            due = laters.next_due(until)
+            if due is None:
+                laters.now = until
+                return self.fired.copy()
+            laters.now = max(laters.now, due.due or 0)
+            timers.fire(self.machine, due)
+        raise BpfError(f"{self.file.origin}: more than {MAX_FIRED} callbacks in {ns} ns")
 
     @cached_property
     def facts(self) -> tuple[MapFacts, ...]:

@@ -8,7 +8,7 @@ under a run; each run has its own state, so any number may be in flight, on any 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bpfvm import isa
 from bpfvm.bits import u64
@@ -53,13 +53,21 @@ class _Program:
 
     def run(self, run: RunContext, r1: int, r2: int = 0) -> int:
         """Run to the end and return r0."""
+        return self._enter(run, lambda address: self._main(address, u64(r1), u64(r2)))
+
+    def call(self, run: RunContext, slot: int, args: Sequence[int]) -> int:
+        """Run the subprog at *slot* with *args* as the outermost frame and return its r0."""
+        entry, given = self._entries[slot], [*map(u64, args), *[0] * (5 - len(args))]
+        return self._enter(run, lambda address: entry(address, 0, *given))
+
+    def _enter(self, run: RunContext, start: Callable[[int], int]) -> int:
         sandbox = not self.xlated.verified
         pool = ctypes.addressof(self._pool)
         active = Active(run, self._machine, pool, self._handlers, self._entries, sandbox=sandbox)
         run.callers = []
         try:
             active.open()
-            r0 = int(self._main(active.address, u64(r1), u64(r2)))
+            r0 = int(start(active.address))
             if isinstance(active.error, Thrown):
                 r0 = self._thrown(active, active.error.cookie)
         finally:

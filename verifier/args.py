@@ -11,6 +11,7 @@ from bpfvm.bits import U32_MAX, s64
 from bpfvm.errors import InternalError
 from bpfvm.maps.base import Lookup
 from bpfvm.proto import ArgType, FuncProto
+from bpfvm.record import FieldKind
 from verifier.bounds import ZERO
 from verifier.callkit import check_memory, check_size, check_unmoved
 from verifier.conststr import check_const_str
@@ -24,7 +25,7 @@ from verifier.privs import check_leak
 from verifier.reasons import Reason, Reject
 from verifier.sockets import SOCKET_TYPES
 from verifier.state import Base, FuncState, Mod, RegState, RegType
-from verifier.timers import check_timer
+from verifier.timers import check_async_field, check_same_map
 from verifier.transfer import readable
 
 __all__ = ["Call", "check_arg"]
@@ -160,8 +161,8 @@ def check_arg(env: Env, frame: FuncState, call: Call, regno: int, arg: ArgType) 
     match arg:
         case ArgType.CONST_MAP_PTR:
             check_unmoved(reg, regno)
-            if call.timer_map not in (None, reg.arg):
-                raise Reject(Reason.TIMER_MAP, reg=regno)
+            if call.timer_map is not None:
+                check_same_map(env, call.timer_map, regno, reg.arg)
             call.map_index = reg.arg
         case ArgType.MAP_KEY:
             if call.map_index is None:
@@ -212,7 +213,7 @@ def check_arg(env: Env, frame: FuncState, call: Call, regno: int, arg: ArgType) 
                 raise InternalError(f"{call.name} makes a dynptr of no kind")
             construct(env, frame, regno, call.proto.dynptr)
         case ArgType.TIMER:
-            call.timer_map = check_timer(env, frame, regno)
+            call.timer_map = check_async_field(env, frame, regno, FieldKind.TIMER)
         case ArgType.SPIN_LOCK:
             process_lock(env, frame, regno, call.proto.effect)
         case ArgType.FIXED_MEM | ArgType.FIXED_OUT | ArgType.FIXED_WRITTEN:
@@ -236,6 +237,9 @@ def check_arg(env: Env, frame: FuncState, call: Call, regno: int, arg: ArgType) 
             | ArgType.KF_MEM_SIZE
             | ArgType.KF_ITER
             | ArgType.KF_IRQ_FLAG
+            | ArgType.KF_TIMER
+            | ArgType.KF_WORKQUEUE
+            | ArgType.KF_FUNC
             | ArgType.KF_RES_SPIN_LOCK
             | ArgType.KF_CTX
             | ArgType.KF_DYNPTR

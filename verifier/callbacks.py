@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from bpfvm.bits import S32_MAX, S32_MIN
 from bpfvm.proto import Callback, DynptrType, FuncProto
 from verifier.bounds import ZERO
 from verifier.env import Env
@@ -52,8 +53,11 @@ def call_back(env: Env, frame: FuncState, proto: FuncProto) -> None:
             sample = RegState(RegType.DYNPTR, id=env.new_id(), info=DynptrType.LOCAL)
             _push(env, frame, proto, lambda caller: [sample, caller.regs[3]])
         case Callback.TIMER:
-            owner = frame.regs[1].arg
-            push_async(env, frame, function_of(frame, proto), owner, sleepable=False)
+            number, owner = function_of(frame, proto), frame.regs[1].arg
+            push_async(env, frame, number, owner, sleepable=False, result=(0, 0))
+        case Callback.WORKQUEUE:
+            number, owner = function_of(frame, proto), frame.regs[1].arg
+            push_async(env, frame, number, owner, sleepable=True, result=(S32_MIN, S32_MAX))
         case None:
             pass
 

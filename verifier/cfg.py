@@ -177,10 +177,13 @@ def _callback_calls(
 ) -> Iterator[tuple[int, Callback]]:
     """Yield the calls that hand a subprog over, and what it is called with."""
     for idx, (insn, row) in enumerate(zip(program.insns, rows, strict=True)):
+        proto = None
         if row is not None and row.op is CallKind.HELPER:
             proto = registry.helper(insn.imm, program.prog_type)
-            if proto is not None and proto.callback is not None:
-                yield idx, proto.callback
+        elif row is not None and row.op is CallKind.KFUNC:
+            proto = registry.kfuncs.get(program.kfuncs[insn.imm])
+        if proto is not None and proto.callback is not None:
+            yield idx, proto.callback
 
 
 def _check_layout(insns: Sequence[Insn], starts: list[int]) -> None:

@@ -12,7 +12,9 @@ from bpfvm.bits import U32_MAX
 from bpfvm.errors import InternalError
 from bpfvm.insn import Insn
 from bpfvm.proto import ArgType, DynptrType, Effect, FuncProto, KfuncFlags, RetType
+from bpfvm.record import FieldKind
 from verifier.bounds import UNKNOWN, ZERO
+from verifier.callbacks import call_back
 from verifier.callkit import (
     arg_name,
     check_memory,
@@ -43,6 +45,7 @@ from verifier.state import (
     RegType,
     scalar_reg,
 )
+from verifier.timers import check_async_field, check_same_map
 
 __all__ = ["compile_kfunc"]
 
@@ -85,6 +88,7 @@ def compile_kfunc(env: Env, idx: int, insn: Insn) -> Step:
             _check_kfunc_arg(env, frame, call, position + 1, arg)
         if sleeps and (context := sleep_context(env)):
             raise Reject(Reason.KFUNC_SLEEPS_IN, name=name, context=context)
+        call_back(env, frame, proto)
         if proto.throws:
             return throw(env, idx)
         if proto.effect is not None:
@@ -99,10 +103,11 @@ def compile_kfunc(env: Env, idx: int, insn: Insn) -> Step:
 class _Call:
     """What one kfunc call has shown so far, argument by argument."""
 
-    __slots__ = ("dynptr", "iter_place", "mem_size", "proto", "ref")
+    __slots__ = ("dynptr", "iter_place", "mem_size", "owner", "proto", "ref")
 
     def __init__(self, proto: FuncProto) -> None:
         self.proto = proto
+        self.owner: int | None = None  # the map whose value holds a timer or work queue
         self.ref = 0  # the reference that an argument holds
         self.iter_place: IterPlace | None = None
         self.dynptr: Dynptr | None = None
@@ -163,6 +168,19 @@ def _check_kfunc_arg(env: Env, frame: FuncState, call: _Call, regno: int, arg: A
         case ArgType.KF_MAP:
             _check_kfunc_pointer(env, reg, regno)
             _check_kfunc_map(env, reg, regno)
+            if call.owner is not None:
+                check_same_map(env, call.owner, regno, reg.arg)
+        case ArgType.KF_TIMER | ArgType.KF_WORKQUEUE:
+            _check_kfunc_pointer(env, reg, regno)
+            if reg.type is not _MAP_VALUE:
+                raise Reject(Reason.KF_FIELD_PLACE, arg=arg_name(env, regno))
+            kind = FieldKind.TIMER if arg is ArgType.KF_TIMER else FieldKind.WORKQUEUE
+            call.owner = check_async_field(env, frame, regno, kind)
+        case ArgType.KF_FUNC:
+            _check_kfunc_pointer(env, reg, regno)
+            if reg.type is not RegType.FUNC:
+                name = f"R{regno}" if env.rules.kfunc_args_by_register else f"arg{regno - 1}"
+                raise Reject(Reason.KF_CALLBACK, arg=name)
         case ArgType.KF_CONST_STR:
             _check_kfunc_pointer(env, reg, regno)
             _check_kfunc_str(env, reg, regno)

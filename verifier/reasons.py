@@ -278,18 +278,20 @@ class Reason(Enum):
     )
     TIMER_VARIABLE = (
         EINVAL,
-        "R{reg} doesn't have constant offset. bpf_timer has to be at the constant offset",
+        "R{reg} doesn't have constant offset. {field} has to be at the constant offset",
     )
-    TIMER_NO_BTF = (EINVAL, "map '{map}' has to have BTF in order to use bpf_timer")
-    TIMER_NO_FIELD = (EINVAL, "map '{map}' has no valid bpf_timer")
+    TIMER_NO_BTF = (EINVAL, "map '{map}' has to have BTF in order to use {field}")
+    TIMER_NO_FIELD = (EINVAL, "map '{map}' has no valid {field}")
     TIMER_ELSEWHERE = (
         EINVAL,
-        "off {off} doesn't point to 'struct bpf_timer' that is at {at}",
+        "off {off} doesn't point to 'struct {field}' that is at {at}",
     )
     TIMER_MAP = (
         EINVAL,
-        "timer pointer in R1 map_uid=0 doesn't match map pointer in R{reg} map_uid=0",
+        "{what} pointer in R1 map_uid=0 doesn't match map pointer in R{reg} map_uid=0",
     )
+    KF_FIELD_PLACE = (EINVAL, "{arg} doesn't point to a map value")
+    KF_CALLBACK = (EINVAL, "{arg} expected pointer to func")
     TOO_COMPLEX_ASYNC = (E2BIG, "The sequence of {count} jumps is too complex for async cb.")
     STACK_SUBPROG = (EACCES, "stack size of subprog {number} is {size}. Too large")
     TAIL_CALL_MAP = (EINVAL, "expected prog array map for tail call")

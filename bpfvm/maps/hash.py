@@ -102,8 +102,15 @@ class HashMap(Map):
             self._store(slot, overwrite(self.defn.record or (), None, value))
             self._slots[key] = slot
             if old is not None:
-                self._resting.append(old)
+                self._retire(old)
         return 0
+
+    def _retire(self, slot: int) -> None:
+        """Let the element in *slot* go, and what its special fields hold (kernel:
+        check_and_free_fields)."""
+        if self.defn.record:
+            self._store(slot, overwrite(self.defn.record, None, self._value(slot)))
+        self._resting.append(slot)
 
     def _value(self, slot: int) -> bytes:
         at = slot * self.region.stride
@@ -121,7 +128,7 @@ class HashMap(Map):
             slot = self._slots.pop(key, None)
             if slot is None:
                 return -ENOENT
-            self._resting.append(slot)
+            self._retire(slot)
         return 0
 
     def keys_in_order(self) -> Iterator[bytes]:

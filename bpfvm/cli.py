@@ -161,6 +161,13 @@ _add(
             help="Insns an unverified run may execute. Default: 10000000.",
         ),
         _unpriv_option(),
+        click.Option(
+            ["--advance"],
+            metavar="NS",
+            type=click.IntRange(min=0),
+            help="Then let so many ns of simulated time pass, and run what timers and work queues "
+            "call in them. Default: nothing of theirs runs.",
+        ),
     ],
     "Verify and run programs.",
     """Verify and run the programs of FILE, in file order, on the same maps and arena.

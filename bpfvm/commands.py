@@ -13,7 +13,7 @@ from bpfvm.errnos import errno_name
 from bpfvm.errors import BpfError, RunFault
 from bpfvm.exits import Exit
 from bpfvm.insn import encode
-from bpfvm.runtime import RunContext
+from bpfvm.runtime import RunContext, Stream
 from bpfvm.xlated import Rejected, Verdict
 
 __all__ = ["asm", "disasm", "run", "verify"]
@@ -28,6 +28,7 @@ def run(
     unverified: bool,
     budget: int | None,
     unpriv: bool,
+    advance: int | None,
 ) -> int:
     """`bpfvm run`: run programs and print what they return and write."""
     if budget is not None and not unverified:
@@ -66,6 +67,10 @@ def run(
             print(f"{p.name:<{width}}  {engine:<6}  r0 = {result.r0:#x} ({result.r0})  {time}")
         for started in runs:
             _print_streams(started)
+    if advance is not None:
+        for fired in obj.advance(advance):
+            print(f"{fired.prog:<{width}}  {fired.kind} at {fired.time} ns")
+            _print_streams(fired)
     return report.exit
 
 
@@ -90,12 +95,10 @@ def _duration(ns: int) -> str:
     return f"{ns} ns"
 
 
-def _print_streams(started: RunContext) -> None:
-    for name, data in (
-        ("stdout", started.stdout.data),
-        ("stderr", started.stderr.data),
-        ("trace", started.trace),
-    ):
+def _print_streams(started: RunContext | vm.Fired) -> None:
+    streams = ("stdout", started.stdout), ("stderr", started.stderr), ("trace", started.trace)
+    for name, stream in streams:
+        data = stream.data if isinstance(stream, Stream) else stream
         for line in bytes(data).decode(errors="replace").splitlines():
             print(f"  {name}: {line}")
 

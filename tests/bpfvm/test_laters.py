@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
-from bpfvm import vm
+from bpfvm import commands, vm
 from bpfvm.errors import BpfError
 from bpfvm.runtime import RunContext
 
@@ -159,3 +162,20 @@ def test_work_runs_where_it_may_sleep(engine: str, name: str) -> None:
     (fired,) = obj.advance()
     assert (fired.kind, fired.time, count(obj)) == ("bpf_wq", 1000, 1)
     assert obj.advance(1000) == []
+
+
+def test_the_command_line_lets_time_pass(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = SOURCE.format(
+        kind="array",
+        field="bpf_timer",
+        enter=VALUE + INIT + SET + START.format(500, 0),
+        callback="r1 = 1; call bpf_stream_print_stack",
+    )
+    path = tmp_path / "timed.s"
+    path.write_text(text.replace("; ", "\n"))
+    assert commands.run(str(path), "interp", None, None, None, False, None, False, 500) == 0
+    _, fired, *trace = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"main  bpf_timer at \d+ ns", fired)
+    assert any("cb+" in line for line in trace)

@@ -54,6 +54,10 @@ _STATS = re.compile(
     r"processed (\d+) insns \(limit (\d+)\) max_states_per_insn (\d+) "
     r"total_states (\d+) peak_states (\d+) mark_read (\d+)"
 )
+#: What 7.3 tells people at length, amid the lines that tell it in short.
+_REPORT = re.compile(
+    r"\nVerification failed: .*?(?:\nSuggestion:\n(?:  [^\n]*\n)+|(?=\nprocessed ))", re.DOTALL
+)
 #: Program types whose context and packet make an skb or xdp buff.
 _PACKET_TYPES = frozenset({"socket_filter", "sched_cls", "xdp"})
 #: Words of an arena page.
@@ -82,7 +86,8 @@ def _kfunc_ids() -> Mapping[str, int]:
 
 
 def closing_line(log: str) -> str:
-    """Return the line of a log that comes before its statistics."""
+    """Return the line of a log that comes before its statistics, reports left out."""
+    log = _REPORT.sub("\n", log)
     # One message of 6.18 lacks its newline.
     lines = re.sub(r"(?<!\n)(processed \d+ insns)", r"\n\1", log).splitlines()
     kept = [line.rstrip() for line in lines if line.strip()]

@@ -68,6 +68,8 @@ class ProgType:
         ret_range: what r0 must be within at the end, None: anything.
         ret_ranges: the same by expected attach type, where that decides.
         is_tracing: runs where locks can't be taken (kernel: is_tracing_prog_type).
+        ctx_memory: from 7.3 the context is memory of *ctx_limit* bytes (kernel:
+            is_var_ctx_off_allowed).
         rewritten: the kernel translates accesses to the context, so its pointer can't be moved.
         test_run: programs can be run; the kernel may run more.
         capable_reads, capable_writes: fields that only users with CAP_BPF may read, and write.
@@ -93,6 +95,7 @@ class ProgType:
     ret_range: Range | None = None
     ret_ranges: Mapping[int, Range] = field(default_factory=dict, hash=False)
     is_tracing: bool = False
+    ctx_memory: bool = False
     rewritten: bool = True
     test_run: bool = False
     tp_buffer: bool = False

@@ -270,7 +270,8 @@ def _check_zero(env: Env, call: Call, regno: int, reg: RegState) -> None:
 
 def _check_release(env: Env, call: Call, regno: int, reg: RegState) -> None:
     """Refuse to release what was moved, or was never acquired (kernel: check_func_arg)."""
-    if reg.off or (not reg.scalar.mask and reg.scalar.value and reg.type is not _SCALAR):
+    is_moved = reg.scalar != ZERO and (env.rules.pointer_off_in_range or not reg.scalar.mask)
+    if reg.off or (is_moved and reg.type is not _SCALAR):
         raise Reject(Reason.RELEASE_MOVED, reg=regno)
     if reg.type is not _SCALAR:
         check_unmoved(reg, regno)

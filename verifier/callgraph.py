@@ -24,7 +24,10 @@ def refs_of(insns: Sequence[Insn], start: int, end: int) -> Iterator[tuple[int, 
 
 
 def subprog_name(program: Program, start: int) -> str:
-    """Return the name of the subprog that starts at slot *start*, as its BTF gives it."""
+    """Return the name of the subprog that starts at slot *start*, as its BTF gives it; "" without
+    BTF."""
+    if all(s.params is None for s in program.subprogs):
+        return ""
     return next((s.name for s in program.subprogs if s.start == start), "")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from bpfvm.bits import s64
 from bpfvm.proto import FuncProto
 from verifier import stack
-from verifier.bounds import ZERO, var_off_text
+from verifier.bounds import UNKNOWN, ZERO, var_off_text
 from verifier.ctx import access_ctx, access_ctx_freely, moves_freely
 from verifier.env import CallFacts, Env
 from verifier.memory import (
@@ -26,6 +26,7 @@ from verifier.state import NOT_INIT_REG, Base, FuncState, RegState, RegType
 __all__ = [
     "arg_name",
     "check_memory",
+    "check_place",
     "check_size",
     "check_unmoved",
     "clear_caller_saved",
@@ -63,15 +64,46 @@ def arg_name(env: Env, regno: int, *, spaced: bool = False) -> str:
     return f"arg #{regno - 1}" if spaced else f"arg#{regno - 1}"
 
 
-def check_unmoved(reg: RegState, regno: int) -> None:
+def check_unmoved(reg: RegState, regno: int, *, first_variable: bool = False) -> None:
     """Refuse a pointer argument that was moved (kernel: __check_ptr_off_reg)."""
     label = reg.type.label
+    if first_variable and reg.scalar.mask:
+        raise Reject(Reason.PTR_ARG_VARIABLE, type=label, var_off=var_off_text(reg.scalar))
     if reg.off < 0:
         raise Reject(Reason.PTR_ARG_NEGATIVE, type=label, reg=regno, off=reg.off)
     if reg.off:
         raise Reject(Reason.PTR_ARG_MODIFIED, type=label, reg=regno, off=reg.off)
     if reg.scalar != ZERO:
         raise Reject(Reason.PTR_ARG_VARIABLE, type=label, var_off=var_off_text(reg.scalar))
+
+
+#: Pointers that calls take wherever they were moved to, and what is none.
+_MAY_BE_MOVED = frozenset(
+    {
+        Base.STACK,
+        Base.PACKET,
+        Base.PACKET_META,
+        Base.MAP_KEY,
+        Base.MAP_VALUE,
+        Base.MEM,
+        Base.BUF,
+        Base.ARENA,
+        Base.SCALAR,
+    }
+)
+
+
+def check_place(env: Env, reg: RegState, regno: int, *, as_ctx: bool = False) -> None:
+    """Refuse a pointer argument that was moved and may not be (kernel: check_func_arg_reg_off).
+    *as_ctx*: the context is asked for, not memory."""
+    base = reg.type.base
+    if base in _MAY_BE_MOVED or (base is Base.CTX and moves_freely(env) and not as_ctx):
+        return
+    if base is Base.NOT_INIT:
+        raise Reject(Reason.PTR_ARG_VARIABLE, type="?", var_off=var_off_text(UNKNOWN))
+    if base is Base.BTF_ID:
+        reg = reg._replace(off=min(reg.off, 0))
+    check_unmoved(reg, regno, first_variable=env.rules.pointer_off_in_range)
 
 
 def check_memory(

@@ -249,11 +249,9 @@ def _check_sockmap_update(env: Env, call: Call, defn: MapDef) -> None:
     is_delete = call.proto.ret is RetType.INTEGER and ArgType.MAP_VALUE not in call.proto.args
     if prog_type in env.rules.sockmap_updaters or (prog_type == "sock_ops" and is_delete):
         return
-    if env.rules.lookup_refined_at_once:
-        raise Reject(Reason.SOCKMAP_UPDATE)
     raise Reject(
         Reason.MAP_FUNC,
-        before=[Reason.SOCKMAP_UPDATE.template],
+        before=["cannot update sockmap in this context"],
         map_type=defn.map_type,
         name=call.name,
         id=call.id,

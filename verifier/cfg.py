@@ -215,7 +215,7 @@ def _check_insns(
         insn = insns[idx]
         if rules.static_reserved_checks:
             check_regs(insn)
-        if insn.opcode & 7 == isa.InsnClass.LDX and (
+        elif insn.opcode & 7 == isa.InsnClass.LDX and (
             insn.opcode & 0xE0 not in (0x60, 0x80) or insn.imm
         ):
             raise Reject(Reason.LDX_RESERVED)

@@ -79,7 +79,7 @@ def access_ctx(
 
 def moves_freely(env: Env) -> bool:
     """Say whether the context is memory of which any byte may be used."""
-    return env.rules.ctx_const_offset and env.prog_type.ctx_writable
+    return env.rules.ctx_const_offset and env.prog_type.ctx_memory
 
 
 def access_ctx_freely(

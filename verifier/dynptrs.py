@@ -101,16 +101,16 @@ def _object(place: slots.Place) -> SlotObject | None:
 def check_release(env: Env, frame: FuncState, regno: int) -> None:
     """Refuse to release what stands for no reference (kernel: check_func_arg)."""
     reg = frame.regs[regno]
+    is_late = env.rules.ids_are_references
     if reg.type is RegType.DYNPTR:
         check_unmoved(reg, regno)
-        raise Reject(Reason.DYNPTR_UNOWNED)
+        raise Reject(Reason.DYNPTR_CONST_RELEASED if is_late else Reason.DYNPTR_UNOWNED)
+    if is_late:
+        return  # what is released is always of a kind that stands for one
     place = slots.find_place(env, reg, "dynptr", _SLOTS)
     found = _object(place)
     if found is not None and found.ref:
         return
-    if env.rules.ids_are_references:
-        arg = arg_name(env, regno, spaced=True)
-        raise Reject(Reason.DYNPTR_NOT_INIT, before=place.lines, arg=arg)
     raise Reject(Reason.DYNPTR_NOT_ACQUIRED, before=place.lines, arg=regno)
 
 

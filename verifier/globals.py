@@ -14,7 +14,7 @@ from bpfvm.context import CTX_STRUCTS
 from bpfvm.program import Param, Subprog
 from bpfvm.proto import DynptrType
 from verifier.bounds import ZERO
-from verifier.callkit import check_memory, check_unmoved
+from verifier.callkit import check_memory, check_place, check_unmoved
 from verifier.dynptrs import check_dynptr
 from verifier.env import Env
 from verifier.precision import mark_reg
@@ -40,20 +40,6 @@ _INTEGERS = frozenset({"INT", "ENUM", "ENUM64"})
 _STRUCTS = frozenset({"STRUCT", "UNION"})
 _UNSIZED = frozenset({"UNKNOWN", "FWD", "FUNC", "FUNC_PROTO"})
 _DYNPTR = "bpf_dynptr"
-#: Registers of these types may point anywhere in what they point to (kernel:
-#: check_func_arg_reg_off); others have to be as they were made.
-_MAY_BE_MOVED = frozenset(
-    {
-        Base.STACK,
-        Base.PACKET,
-        Base.PACKET_META,
-        Base.MAP_KEY,
-        Base.MAP_VALUE,
-        Base.MEM,
-        Base.BUF,
-        Base.SCALAR,
-    }
-)
 
 
 @unique
@@ -254,18 +240,18 @@ def _check_arg(env: Env, frame: FuncState, i: int, arg: GlobalArg, number: int) 
             if reg.type is not _SCALAR:
                 raise Reject(Reason.KFUNC_SCALAR, reg=regno)
         case ArgKind.CTX:
-            _check_place(reg, regno)
+            check_place(env, reg, regno, as_ctx=True)
             if reg.type is not RegType.CTX:
                 raise Reject(Reason.ARG_NOT_CTX, arg=_named(env, i))
         case ArgKind.MEM:
-            _check_place(reg, regno)
+            check_place(env, reg, regno)
             _check_mem(env, frame, i, arg, number)
         case ArgKind.ARENA:
             if reg.type is not RegType.ARENA and reg.type is not _SCALAR:
                 raise Reject(Reason.ARG_NOT_ARENA, reg=regno)
         case ArgKind.DYNPTR:
             if reg.type not in (RegType.STACK, RegType.DYNPTR):
-                _check_place(reg, regno)
+                check_place(env, reg, regno)
                 raise Reject(Reason.DYNPTR_NOT_STACK, arg=_named(env, i))
             check_dynptr(env, frame, regno, None)
         case ArgKind.OBJECT:
@@ -281,19 +267,10 @@ def _named(env: Env, i: int) -> str:
     return f"R{i + 1}" if env.rules.kfunc_args_by_register else f"arg#{i}"
 
 
-def _check_place(reg: RegState, regno: int) -> None:
-    if reg.type.base not in _MAY_BE_MOVED:
-        check_unmoved(reg, regno)
-
-
 def _check_mem(env: Env, frame: FuncState, i: int, arg: GlobalArg, number: int) -> None:
     """Check memory of the size that the prototype says (kernel: check_mem_reg)."""
     regno = i + 1
     reg = frame.regs[regno]
-    if reg.type in (RegType.PACKET, RegType.PACKET_META) and (
-        env.rules.packet_args_by_effect and env.cfg.effects[number].changes_packet
-    ):
-        raise Reject(Reason.ARG_PACKET, reg=regno, func=number)
     is_null = reg.type is _SCALAR and reg.scalar == ZERO
     if is_null:
         # 6.18 leaves it imprecise; the callee would then take any number for a pointer.
@@ -308,6 +285,9 @@ def _check_mem(env: Env, frame: FuncState, i: int, arg: GlobalArg, number: int) 
             raise Reject(Reason.ARG_MEM, before=e.lines[:-1], text=e.lines[-1]) from None
         finally:
             frame.regs[regno] = reg
+    is_packet = reg.type.base in (Base.PACKET, Base.PACKET_META) or reg.type.mods & Mod.PACKET_SLICE
+    if is_packet and env.rules.packet_args_by_effect and env.cfg.effects[number].changes_packet:
+        raise Reject(Reason.ARG_PACKET, reg=regno, func=number)
     # The kernel lets a constant 0 through to where a pointer is promised; its callee would fault.
     if not arg.mods & Mod.MAYBE_NULL and (is_null or reg.type.may_be_null):
         raise Reject(Reason.ARG_NULL, arg=_named(env, i))

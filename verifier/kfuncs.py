@@ -18,13 +18,12 @@ from verifier.callbacks import call_back
 from verifier.callkit import (
     arg_name,
     check_memory,
+    check_place,
     check_size,
-    check_unmoved,
     clear_caller_saved,
     note_call,
 )
 from verifier.conststr import check_const_str
-from verifier.ctx import check_ctx_pointer
 from verifier.dynptrs import Dynptr, check_dynptr, construct
 from verifier.effects import needs_sleep
 from verifier.env import Env, Step
@@ -52,6 +51,7 @@ __all__ = ["compile_kfunc"]
 _SCALAR, _MAP_VALUE = RegType.SCALAR, RegType.MAP_VALUE
 #: Any negative errno (kernel: MAX_ERRNO).
 _ERRNO = UNKNOWN._replace(smin=-4095, smax=-1, s32_min=-4095, s32_max=-1)
+_SCALARS = frozenset({ArgType.SCALAR, ArgType.KF_MEM_SIZE, ArgType.KF_CONST_MEM_SIZE})
 _ITEM = RegType.MEM.having(Mod.RDONLY | Mod.MAYBE_NULL)
 
 
@@ -159,35 +159,36 @@ def _result(env: Env, idx: int, call: _Call) -> RegState:
 def _check_kfunc_arg(env: Env, frame: FuncState, call: _Call, regno: int, arg: ArgType) -> None:
     """Check one kfunc argument (kernel: check_kfunc_args)."""
     reg = frame.regs[regno]
+    if arg is ArgType.KF_IGNORE:
+        return
+    is_scalar = arg in _SCALARS
+    if not is_scalar and arg is not ArgType.KF_MEM_OR_NULL:
+        _check_not_null(env, reg, regno)
+    if arg is ArgType.KF_MAP and not env.rules.kfunc_args_by_register:
+        _check_kfunc_map(env, reg, regno)
+    if not is_scalar or env.rules.kfunc_args_by_register:
+        check_place(env, reg, regno, as_ctx=arg is ArgType.KF_CTX)
     match arg:
-        case ArgType.KF_IGNORE:
-            return
         case ArgType.SCALAR:
             if reg.type is not _SCALAR:
                 raise Reject(Reason.KFUNC_SCALAR, reg=regno)
         case ArgType.KF_MAP:
-            _check_kfunc_pointer(env, reg, regno)
             _check_kfunc_map(env, reg, regno)
             if call.owner is not None:
                 check_same_map(env, call.owner, regno, reg.arg)
         case ArgType.KF_TIMER | ArgType.KF_WORKQUEUE:
-            _check_kfunc_pointer(env, reg, regno)
             if reg.type is not _MAP_VALUE:
                 raise Reject(Reason.KF_FIELD_PLACE, arg=arg_name(env, regno))
             kind = FieldKind.TIMER if arg is ArgType.KF_TIMER else FieldKind.WORKQUEUE
             call.owner = check_async_field(env, frame, regno, kind)
         case ArgType.KF_FUNC:
-            _check_kfunc_pointer(env, reg, regno)
             if reg.type is not RegType.FUNC:
                 name = f"R{regno}" if env.rules.kfunc_args_by_register else f"arg{regno - 1}"
                 raise Reject(Reason.KF_CALLBACK, arg=name)
         case ArgType.KF_CONST_STR:
-            _check_kfunc_pointer(env, reg, regno)
             _check_kfunc_str(env, reg, regno)
         case ArgType.KF_MEM:
-            _check_kfunc_pointer(env, reg, regno)
-            if reg.type is RegType.NOT_INIT:
-                raise Reject(Reason.NOT_READABLE, reg=regno)
+            pass  # checked with its size, the next argument
         case ArgType.KF_MEM_SIZE:
             if reg.type is not _SCALAR:
                 raise Reject(Reason.KFUNC_SCALAR, reg=regno)
@@ -197,19 +198,15 @@ def _check_kfunc_arg(env: Env, frame: FuncState, call: _Call, regno: int, arg: A
                 raise InternalError(f"{call.proto.name} has an iterator of no type")
             call.iter_place, call.ref = check_iter_arg(env, frame, regno, call.proto.iterates)
         case ArgType.KF_CTX:
-            _check_kfunc_pointer(env, reg, regno)
             _check_kfunc_ctx(env, reg, regno)
         case ArgType.KF_DYNPTR | ArgType.KF_DYNPTR_UNINIT:
             _check_kfunc_dynptr(env, frame, call, regno, arg)
         case ArgType.KF_MEM_OR_NULL:
-            if reg.type is RegType.NOT_INIT:
-                raise Reject(Reason.NOT_READABLE, reg=regno)
             if reg.type is _SCALAR and reg.scalar == ZERO:
                 mark_reg(env, regno)  # another number would be refused
         case ArgType.KF_CONST_MEM_SIZE:
             call.mem_size = _check_const_size(env, frame, regno)
         case ArgType.KF_RES_SPIN_LOCK:
-            _check_kfunc_pointer(env, reg, regno)
             if reg.type is not _MAP_VALUE:
                 raise Reject(Reason.KF_LOCK_PLACE, arg=arg_name(env, regno))
             process_lock(env, frame, regno, call.proto.effect)
@@ -254,12 +251,10 @@ def _check_kfunc_arg(env: Env, frame: FuncState, call: _Call, regno: int, arg: A
 def _check_kfunc_ctx(env: Env, reg: RegState, regno: int) -> None:
     if reg.type is not RegType.CTX:
         raise Reject(Reason.KFUNC_NOT_CTX, arg=arg_name(env, regno), type=reg.type.label)
-    check_ctx_pointer(env, regno, reg, may_move=False)
 
 
 def _check_kfunc_dynptr(env: Env, frame: FuncState, call: _Call, regno: int, arg: ArgType) -> None:
     reg = frame.regs[regno]
-    _check_kfunc_pointer(env, reg, regno)
     if reg.type not in (RegType.STACK, RegType.DYNPTR):
         raise Reject(Reason.DYNPTR_NOT_STACK, arg=arg_name(env, regno))
     if arg is ArgType.KF_DYNPTR:
@@ -277,6 +272,8 @@ def _check_kfunc_dynptr(env: Env, frame: FuncState, call: _Call, regno: int, arg
 def _check_const_size(env: Env, frame: FuncState, regno: int) -> int:
     """Check a constant size, and the memory before it where there is any; return the size."""
     reg, buffer = frame.regs[regno], frame.regs[regno - 1]
+    if env.rules.kfunc_args_by_register and reg.scalar.mask:
+        raise Reject(Reason.KFUNC_NOT_CONST, reg=regno)
     if reg.type is not _SCALAR:
         raise Reject(Reason.KFUNC_SCALAR, reg=regno)
     if buffer.type is not _SCALAR or buffer.scalar != ZERO:
@@ -311,7 +308,7 @@ def _check_irq_flag(env: Env, frame: FuncState, call: _Call, regno: int) -> None
     check_irq_flag(env, frame, regno, saves=saves, of=of)
 
 
-def _check_kfunc_pointer(env: Env, reg: RegState, regno: int) -> None:
+def _check_not_null(env: Env, reg: RegState, regno: int) -> None:
     """Refuse NULL, or what may be, where a pointer is asked for."""
     is_null = reg.type is _SCALAR and reg.scalar == ZERO
     if is_null or reg.type.may_be_null:
@@ -322,7 +319,6 @@ def _check_kfunc_pointer(env: Env, reg: RegState, regno: int) -> None:
 
 def _check_kfunc_map(env: Env, reg: RegState, regno: int) -> None:
     if reg.type is RegType.MAP_PTR:
-        check_unmoved(reg, regno)
         return
     if env.rules.kfunc_args_by_register:
         raise Reject(Reason.KFUNC_NOT_MAP_REG, reg=regno, type=reg.type.label)
@@ -346,10 +342,9 @@ def _check_kfunc_size(env: Env, frame: FuncState, regno: int) -> None:
             size = frame.regs[regno].scalar.umax
             check_memory(env, frame, regno - 1, size, write=True, zero_ok=True)
     except Reject as e:
+        is_access = e.reason.errno == Reason.KFUNC_MEM_LEN_ACCESS.errno
         if env.rules.kfunc_args_by_register:
-            raise Reject(
-                Reason.KFUNC_MEM_LEN_REG, before=e.lines, reg=regno - 1, len_reg=regno
-            ) from None
-        raise Reject(
-            Reason.KFUNC_MEM_LEN, before=e.lines, arg=regno - 2, len_arg=regno - 1
-        ) from None
+            pair = Reason.KFUNC_MEM_LEN_REG_ACCESS if is_access else Reason.KFUNC_MEM_LEN_REG
+            raise Reject(pair, before=e.lines, reg=regno - 1, len_reg=regno) from None
+        pair = Reason.KFUNC_MEM_LEN_ACCESS if is_access else Reason.KFUNC_MEM_LEN
+        raise Reject(pair, before=e.lines, arg=regno - 2, len_arg=regno - 1) from None

@@ -360,7 +360,6 @@ class Reason(Enum):
         EACCES,
         "R{reg} unbounded memory access, use 'var &= const' or 'if (var < const)'",
     )
-    SOCKMAP_UPDATE = (EACCES, "cannot update sockmap in this context")
     MAP_FUNC = (EINVAL, "cannot pass map_type {map_type} into func {name}#{id}")
     MAP_WRITE = (EACCES, "write into map forbidden")
     KFUNC_NOT_ALLOWED = (EACCES, "calling kernel function {name} is not allowed")
@@ -380,6 +379,14 @@ class Reason(Enum):
     )
     KFUNC_MEM_LEN_REG = (
         EINVAL,
+        "R{reg} and R{len_reg} memory, len pair leads to invalid memory access",
+    )
+    KFUNC_MEM_LEN_ACCESS = (
+        EACCES,
+        "arg#{arg} arg#{len_arg} memory, len pair leads to invalid memory access",
+    )
+    KFUNC_MEM_LEN_REG_ACCESS = (
+        EACCES,
         "R{reg} and R{len_reg} memory, len pair leads to invalid memory access",
     )
     STR_NOT_READ_ONLY = (EACCES, "R{reg} does not point to a readonly map'")
@@ -467,7 +474,7 @@ class Reason(Enum):
     )
     RELEASE_UNKNOWN = (EINVAL, "func {name}#{id} reference has not been acquired before")
     SIZE_NOT_CONST = (EACCES, "R{reg} is not a known constant'")
-    ALLOC_SIZE_VARIABLE = (EACCES, "R{reg} is not a const")
+    ALLOC_SIZE_VARIABLE = (EINVAL, "R{reg} is not a const")
     ALLOC_SIZE_LARGE = (EINVAL, "R{reg} allocation size exceeds u32 max")
     LOCK_VARIABLE = (
         EINVAL,
@@ -520,6 +527,7 @@ class Reason(Enum):
     DYNPTR_OVERWRITTEN = (EINVAL, "cannot overwrite referenced dynptr")
     DYNPTR_HELPER_WRITE = (EACCES, "potential write to dynptr at off={off} disallowed")
     DYNPTR_NOT_ACQUIRED = (EINVAL, "arg {arg} is an unacquired reference")
+    DYNPTR_CONST_RELEASED = (EINVAL, "CONST_PTR_TO_DYNPTR cannot be released")
     DYNPTR_UNOWNED = (EINVAL, "cannot release unowned const bpf_dynptr")
     DYNPTR_DATA = (EACCES, "Unsupported reg type {type} for bpf_dynptr_from_mem data")
     SLICE_READ_ONLY = (EINVAL, "the prog does not allow writes to packet data")

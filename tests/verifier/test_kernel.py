@@ -115,6 +115,11 @@ def test_reading_a_log() -> None:
     )
     assert closing_line(log) == "R0 !read_ok"
     assert closing_line("no newlineprocessed 3 insns") == "no newline"
+    report = "\nVerification failed: Policy: x\n\nReason:\n  x\n\nAt:\n  insn 1\n"
+    hint = "\nSuggestion:\n  x\n  y\n\n"
+    assert closing_line(f"first\n{report}{hint}last\nprocessed 3 insns") == "last"
+    assert closing_line(f"first\n{report}{hint}processed 3 insns") == "first"
+    assert closing_line(f"first\n{report}\nprocessed 3 insns") == "first"
     assert states(log) == [
         ("0: (b7) r0 = 0", "R0=0"),
         ("1: (15) if r1 == 0x0 goto pc+0", "R1=ctx()"),

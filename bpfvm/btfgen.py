@@ -36,8 +36,9 @@ def prog_btf(program: Program) -> tuple[bytes, bytes, bytes]:
     """Return the BTF that tells of the functions and lines of *program*, its func_info and its
     line_info (records as BPF_PROG_LOAD takes them)."""
     writer = _Writer()
-    funcs = [(sub.start, writer.func(sub)) for sub in program.subprogs if sub.params is not None]
-    if program.func_info is not None and funcs:
+    told = any(sub.params is not None for sub in program.subprogs)
+    funcs = [(sub.start, writer.func(sub)) for sub in program.subprogs] if told else []
+    if program.func_info is not None and told:
         # The types of a damaged object are gone: any function stands for one.
         types = dict(funcs)
         funcs = [

@@ -173,6 +173,12 @@ class KernelRules:
         False, True, "packet bounds errors use the min/max value lines"
     )
 
+    kfuncs_without_code: frozenset[str] = _rule(
+        frozenset(),
+        frozenset({"bpf_wq_set_callback_impl"}),
+        "kfuncs that BTF tells of, for the arguments that others hide, and that can't be called",
+    )
+
     @classmethod
     def of(cls, kernel: str = NEWEST) -> KernelRules:
         """Return the rules of *kernel*, one of `KERNELS`.

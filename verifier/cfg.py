@@ -107,7 +107,7 @@ def check_program(
         raise Reject(Reason.LDIMM64_INVALID)
     check_func_info(program)
     handler = program.exception_callback
-    starts = _find_subprogs(program, registry, privs)
+    starts = _find_subprogs(program, registry, rules, privs)
     if handler is not None and handler.start not in starts:
         starts = sorted([*starts, handler.start])
     _check_layout(insns, starts)
@@ -142,7 +142,9 @@ def check_program(
     return cfg
 
 
-def _find_subprogs(program: Program, registry: Registry, privs: Privileges) -> list[int]:
+def _find_subprogs(
+    program: Program, registry: Registry, rules: KernelRules, privs: Privileges
+) -> list[int]:
     insns = program.insns
     starts = {0}
     for idx, insn in enumerate(insns):
@@ -158,16 +160,18 @@ def _find_subprogs(program: Program, registry: Registry, privs: Privileges) -> l
             starts.add(target)
         elif insn.opcode == _CALL and insn.src == CallKind.KFUNC.value:
             check_calls_allowed(privs)
-            _check_kfunc(program, registry, insn.imm)
+            _check_kfunc(program, registry, rules, insn.imm)
     return sorted(starts)
 
 
-def _check_kfunc(program: Program, registry: Registry, index: int) -> None:
+def _check_kfunc(program: Program, registry: Registry, rules: KernelRules, index: int) -> None:
     if not program.is_gpl:
         raise Reject(Reason.KFUNC_NOT_GPL)
     if not 0 <= index < len(program.kfuncs):
         raise Reject(Reason.KFUNC_BTF_ID, id=index)
     name = program.kfuncs[index]
+    if name in rules.kfuncs_without_code:
+        raise Reject(Reason.KFUNC_NO_ADDRESS, name=name)
     if name not in registry.kfuncs and name not in program.weak_kfuncs:
         raise Reject(Reason.NOT_SUPPORTED, what=f"kfunc {name}")
 

@@ -32,6 +32,7 @@ class Reason(Enum):
     TOO_MANY_SUBPROGS = (E2BIG, "too many subprograms")
     KFUNC_NOT_GPL = (EINVAL, "cannot call kernel function from non-GPL compatible program")
     KFUNC_BTF_ID = (EINVAL, "kernel btf_id {id} is not a function")
+    KFUNC_NO_ADDRESS = (EINVAL, "cannot find address for kernel function {name}")
     JUMP_RANGE = (EINVAL, "jump out of range from insn {insn} to {target}")
     NO_EXIT = (EINVAL, "last insn is not an exit or jmp")
     UNREACHABLE = (EINVAL, "unreachable insn {insn}")

@@ -30,6 +30,7 @@ __all__ = [
     "Records",
     "VarInfo",
     "func_ids",
+    "header_sizes",
 ]
 
 _MAGIC, _VERSION = 0xEB9F, 1
@@ -396,6 +397,14 @@ def _kind_name(found: BtfType) -> str:
     return "UNKNOWN" if found.kind is BtfKind.VOID else found.kind.name
 
 
+def header_sizes() -> tuple[Mapping[int, int], Mapping[int, int]]:
+    """Return how many bytes follow the three words of a type, by kind: once, and per member."""
+    return (
+        {int(kind): record.size for kind, record in _ONE.items()},
+        {int(kind): record.size for kind, record in _EACH.items()},
+    )
+
+
 def func_ids(data: bytes, origin: str) -> Mapping[str, int]:
     """Return the id of each FUNC of raw BTF by its name, as of a kernel's own BTF; the first of
     several counts. Nothing else of the types is looked at, so that megabytes take no time.
@@ -410,8 +419,7 @@ def func_ids(data: bytes, origin: str) -> Mapping[str, int]:
     hdr_len, type_off, type_len, str_off, str_len = _read_header(memoryview(data), damaged)
     types = data[hdr_len + type_off : hdr_len + type_off + type_len]
     strings = data[hdr_len + str_off : hdr_len + str_off + str_len]
-    once = {int(kind): record.size for kind, record in _ONE.items()}
-    each = {int(kind): record.size for kind, record in _EACH.items()}
+    once, each = header_sizes()
     found: dict[str, int] = {}
     at, type_id = 0, 1
     while at + _TYPE.size <= len(types):

@@ -100,6 +100,16 @@ def _unpriv_option() -> click.Option:
     )
 
 
+def _vmlinux_option() -> click.Option:
+    return click.Option(
+        ["--vmlinux"],
+        metavar="FILE",
+        type=click.Path(),
+        help="Raw BTF of the kernel whose hooks and structs programs use. Default: the running "
+        "kernel's, where it shows it.",
+    )
+
+
 def _add(
     name: str,
     target: tuple[str, str],
@@ -207,6 +217,7 @@ _add(
             help="The kernel whose rules and words apply.",
         ),
         _unpriv_option(),
+        _vmlinux_option(),
     ],
     "Say whether programs verify, with the log.",
     """Say whether the programs of FILE verify, in the kernel's words.
@@ -298,6 +309,7 @@ _add(
             type=click.Choice(["interp", "jit"]),
             help="Run accepted programs in this engine alone. Default: in both.",
         ),
+        _vmlinux_option(),
         click.Option(["--no-run"], is_flag=True, help="Only verify."),
         click.Option(
             ["--timeout"],

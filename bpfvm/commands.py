@@ -107,8 +107,17 @@ def _complaint(verdict: Verdict) -> str:
     return f"{verdict.last} ({errno_name(verdict.errno)}, {verdict.reason})"
 
 
-def verify(file: str, prog: str | None, log_level: int, kernel: str, unpriv: bool) -> int:
+def verify(
+    file: str,
+    prog: str | None,
+    log_level: int,
+    kernel: str,
+    unpriv: bool,
+    vmlinux: str | None,
+) -> int:
     """`bpfvm verify`: print each program's log and verdict."""
+    if vmlinux is not None:
+        vm.use_kernel_types(vmlinux)
     obj = open_object(file, live=True)
     report = Report(file)
     for p in report.choose(obj, prog):

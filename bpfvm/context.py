@@ -438,15 +438,8 @@ _TRACE_TYPES = (
 )
 
 
-def _needs_btf(
-    name: str,
-    number: int,
-    sections: tuple[Section, ...],
-    ret_ranges: Mapping[int, Range] | None = None,
-) -> ProgType:
-    return ProgType(
-        name, number, sections, Sleepable.MAY, missing=_KERNEL_BTF, ret_ranges=ret_ranges or {}
-    )
+def _needs_btf(name: str, number: int, sections: tuple[Section, ...]) -> ProgType:
+    return ProgType(name, number, sections, Sleepable.MAY, missing=_KERNEL_BTF)
 
 
 def _both(stem: str, attach: int) -> tuple[Section, Section]:
@@ -467,11 +460,19 @@ _BTF_TYPES = (
         Sleepable.MAY,
         ret_ranges={24: (0, 0), 25: (0, 0), 28: _PASS_DROP},
         rewritten=False,
-        ctx_missing=_KERNEL_BTF,
+        is_hooked=True,
+    ),
+    ProgType(
+        "lsm",
+        29,
+        (*_both("lsm", 27), Section("lsm_cgroup+", 43)),
+        Sleepable.MAY,
+        rewritten=False,
+        is_hooked=True,
+        returns_of_hook=True,
     ),
     _needs_btf("struct_ops", 27, _both("struct_ops", 44)),
     _needs_btf("ext", 28, (Section("freplace+"),)),
-    _needs_btf("lsm", 29, (*_both("lsm", 27), Section("lsm_cgroup+", 43))),
 )
 
 #: By name. Sources: net/core/filter.c, kernel/bpf/cgroup.c, kernel/trace/bpf_trace.c,

@@ -208,10 +208,17 @@ class _Linker:
             sleepable=matched.sleepable,
             attach=matched.attach,
             flags=_BPF_F_XDP_HAS_FRAGS if has_frags else 0,
+            attach_to=section.partition("/")[2],
         )
 
     def linked(
-        self, prog_type: str, *, sleepable: bool = False, attach: int = 0, flags: int = 0
+        self,
+        prog_type: str,
+        *,
+        sleepable: bool = False,
+        attach: int = 0,
+        flags: int = 0,
+        attach_to: str = "",
     ) -> Program:
         """Return the linked program as one of *prog_type*.
 
@@ -233,6 +240,7 @@ class _Linker:
             attach,
             flags,
             self._func_info(),
+            attach_to,
         )
 
     def _place_all(self) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from bpfvm import isa, vm
 from bpfvm.annotations import ANY_VALUE, Annotations, Expectation, LoadMode, read_annotations
 from bpfvm.bits import s32
+from bpfvm.context import PROG_TYPES
 from bpfvm.errors import CannotRun, LoadError, MapError, NotSupported, RunNotSupported, RunRefused
 from bpfvm.isa import Kind, LdKind
 from bpfvm.judge import Options, Row, fresh, not_supported, told
@@ -207,6 +208,9 @@ class _Judging:
             self.notes.append(f"{' and '.join(passed)} not compared: ours differ by design")
         if expected.retval is None and not expected.stdout and not expected.stderr:
             return ""
+        prog_type = PROG_TYPES[self.file.programs[self.name].prog_type]
+        if prog_type.is_hooked:
+            raise NotSupported(f"test-runs of {prog_type.name} programs, which call their hooks")
         if not self.options.run:
             self.notes.append("not run")
             return ""

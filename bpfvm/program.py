@@ -160,6 +160,7 @@ class Program:
         line_info: source lines as they were given, by slot where they are in order.
         flags: further BPF_F_* load flags (BPF_F_STRICT_ALIGNMENT, ...).
         func_info: where functions were said to begin, as given; None: where they do.
+        attach_to: what the ELF section says behind the type, such as a function of the kernel.
     """
 
     name: str
@@ -175,6 +176,7 @@ class Program:
     expected_attach_type: int = 0
     flags: int = 0
     func_info: tuple[FuncRecord, ...] | None = None
+    attach_to: str = ""
 
     @property
     def exception_callback(self) -> Subprog | None:

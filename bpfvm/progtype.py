@@ -74,7 +74,9 @@ class ProgType:
         test_run: programs can be run; the kernel may run more.
         capable_reads, capable_writes: fields that only users with CAP_BPF may read, and write.
         tp_buffer: the first 8 bytes of the context are a pointer to a buffer.
-        ctx_missing: what we'd have to have to follow accesses to the context, "" if we do.
+        is_hooked: the context is an array of a function's arguments, of which the kernel's BTF
+            tells.
+        returns_of_hook: what r0 must be depends on that function.
         missing: what we'd have to have to follow programs of the type, "" if we do.
     """
 
@@ -101,7 +103,8 @@ class ProgType:
     tp_buffer: bool = False
     capable_reads: frozenset[str] = frozenset()
     capable_writes: frozenset[str] = frozenset()
-    ctx_missing: str = ""
+    is_hooked: bool = False
+    returns_of_hook: bool = False
     missing: str = ""
 
     def returns(self, attach: int) -> Range | None:

@@ -16,10 +16,10 @@ from bpfvm.errors import RunFault
 from bpfvm.laters import LaterTable, Start
 from bpfvm.locktable import LockTable
 from bpfvm.maps.base import Map
-from bpfvm.memory import AddressSpace, ArenaMemory
+from bpfvm.memory import AddressSpace, ArenaMemory, Region, RegionKind
 from bpfvm.program import Program
 from bpfvm.proto import FuncProto, Registry, RetType, Variant
-from bpfvm.xlated import Xlated
+from bpfvm.xlated import MAP_IMAGE_SIZE, Xlated
 
 __all__ = [
     "ARENA_GUARD",
@@ -87,7 +87,7 @@ class Machine:
     """The instances that programs of one object share: memory, live maps, arena.
 
     `maps[i]` is the live map of `Program.maps[i]`. A map's *handle* is what a program holds as
-    its map pointer: an address that names the map and that no program may access.
+    its map pointer: an address that names the map. Nothing can be read there unless it was shown.
     """
 
     def __init__(
@@ -100,12 +100,25 @@ class Machine:
         self.space, self.maps, self.registry, self.arena = space, tuple(maps), registry, arena
         self.locks = LockTable()
         self.laters = LaterTable()
-        self._handles = [space.window.alloc(64, 64)[0] for _ in self.maps]
+        places = [space.window.alloc(MAP_IMAGE_SIZE, 64) for _ in self.maps]
+        self._handles = [base for base, _ in places]
+        self._views = [view for _, view in places]
+        self._shown: set[int] = set()
         self._by_handle = dict(zip(self._handles, self.maps, strict=True))
 
     def map_handle(self, index: int) -> int:
         """Return the handle of map number *index*."""
         return self._handles[index]
+
+    def show_map(self, index: int, image: bytes) -> None:
+        """Let programs read *image* through the pointer of map number *index*."""
+        if index not in self._shown:
+            self._shown.add(index)
+            view = self._views[index][: len(image)]
+            view[:] = image
+            self.space.insert(
+                Region(self._handles[index], len(image), RegionKind.MEM, False, view, 0, 0)
+            )
 
     def map_of(self, handle: int) -> Map | None:
         """Return the map that *handle* names, or None."""

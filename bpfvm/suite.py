@@ -31,6 +31,7 @@ def test(
     kernel: str | None,
     written_for: str,
     engine: str | None,
+    vmlinux: str | None,
     no_run: bool,
     timeout: float,
     jobs: int,
@@ -44,6 +45,7 @@ def test(
         "written_for": written_for,
         "engines": " ".join(vm.ENGINES) if engine is None else engine,
         "run": not no_run,
+        "vmlinux": vmlinux,
     }
     found = Pool(request, jobs, timeout).run(files_in(files))
     rows = list(found if as_json or not sys.stderr.isatty() else _with_progress(found))

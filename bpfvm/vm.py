@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from errno import EINVAL
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import verifier
@@ -47,6 +48,7 @@ from bpfvm.errors import BpfError, CannotRun, InternalError, MapError, RunFault
 from bpfvm.flow import find_subprogs
 from bpfvm.insn import decode
 from bpfvm.interp import Interpreter
+from bpfvm.kernel_btf import VMLINUX, KernelTypes
 from bpfvm.laters import Later, Start
 from bpfvm.link import not_executable
 from bpfvm.maps.array import ArrayMap
@@ -92,6 +94,15 @@ ENGINES = ("interp", "jit")
 #: Insns an unverified run may execute unless it says otherwise.
 SANDBOX_BUDGET = 10_000_000
 _XDP_HAS_FRAGS = 1 << 5
+
+#: The kernel whose types programs are verified with.
+_kernel_types = [KernelTypes(VMLINUX)]
+
+
+def use_kernel_types(path: str) -> None:
+    """Verify programs with the types in the raw BTF at *path*, not with the running kernel's."""
+    _kernel_types[0] = KernelTypes(Path(path))
+
 
 REGISTRY = Registry(
     [
@@ -244,6 +255,7 @@ class Prog:
                 log_level=log_level,
                 mem_size=size,
                 privileges=privs,
+                kernel_types=_kernel_types[0],
             )
         return self._verdicts[key]
 
@@ -427,6 +439,8 @@ class Prog:
                 for call in (a.call for a in xlated.aux if a.call is not None):
                     if not call.proto.is_executable:
                         raise CannotRun(f"{self.name}: {not_executable(call.proto)}")
+                for index, image in xlated.map_images.items():
+                    self.owner.machine.show_map(index, image)
                 self._linked[key] = _engine(key[0]).link(xlated, self.owner.machine)
             return self._linked[key]
 

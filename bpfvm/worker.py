@@ -1,8 +1,8 @@
 """The process that judges tests for `bpfvm test`: one that dies costs one test, not the run.
 
 One request a line on stdin, `{"file", "from", "pattern", "kernel", "engines", "run",
-"written_for"}`; answers a line each on stdout: `{"tests": [name, ...]}`, then for each test from
-number "from" on `{"start": number}` and `{"row": {...}}`, then `{"end": true}`.
+"written_for", "vmlinux"}`; answers a line each on stdout: `{"tests": [name, ...]}`, then for each
+test from number "from" on `{"start": number}` and `{"row": {...}}`, then `{"end": true}`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from bpfvm import vm
 from bpfvm.errors import BpfError, LoadError, NoPrograms, bug_report
 from bpfvm.judge import Options, Row, judge_vector
 from bpfvm.judge_object import tests_in
@@ -60,6 +61,8 @@ def _failed(file: str, why: str, _options: Options) -> Row:
 def answers(request: dict[str, object]) -> Iterator[Answer]:
     """Yield the answers to *request*."""
     file, first = str(request["file"]), int(str(request["from"]))
+    if request["vmlinux"] is not None:
+        vm.use_kernel_types(str(request["vmlinux"]))
     options = Options(
         None if request["kernel"] is None else str(request["kernel"]),
         tuple(str(request["engines"]).split()),

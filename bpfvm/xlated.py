@@ -8,6 +8,7 @@ reached is only marked.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bpfvm.errors import BpfError
@@ -53,6 +54,10 @@ class InsnAux:
     regs: str = ""
 
 
+#: No map's struct is larger than this many bytes as far as programs see it.
+MAP_IMAGE_SIZE = 1024
+
+
 @dataclass(frozen=True, slots=True)
 class Xlated:
     """A program as both engines run it.
@@ -67,6 +72,7 @@ class Xlated:
             against exact region bounds, and a budget of insns is charged.
         stack_depth: bytes of stack used, per subprog (sandbox: 512 each).
         max_ctx_offset: end of the highest context byte that is accessed (syscall programs).
+        map_images: what can be read through map pointers, by the map's index.
     """
 
     program: Program
@@ -75,6 +81,7 @@ class Xlated:
     verified: bool
     stack_depth: tuple[int, ...] = ()
     max_ctx_offset: int = 0
+    map_images: Mapping[int, bytes] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ REPAIRED = ": repaired"
 
 _BTF = "Said of an object whose BTF tells of such a function or value; text can't."
 _INFO = "Said of an object whose .BTF.ext is damaged, and of requests' `funcs` and `lines`."
+_KERNEL = "Said with the kernel's own BTF at hand: of its hooks and structs."
 _EARLIER = "An earlier check says another message first; kept as the kernel keeps it."
 _CAPABILITIES = "Said to users who lack one right of CAP_PERFMON and have another; none do."
 #: Rows without a vector, and why there is none.
@@ -67,6 +68,17 @@ WITHOUT_PROGRAM: dict[str, str] = {
     "line_info_funcs": _INFO,
     "line_info_name": _INFO,
     "line_info_order": _INFO,
+    "struct_gpl": _KERNEL,
+    "struct_memory": _KERNEL,
+    "beyond_struct": _KERNEL,
+    "no_member": _KERNEL,
+    "member_pointer": _KERNEL,
+    "member_end": _KERNEL,
+    "untrusted_perm": _BTF,
+    "lsm_gpl": _KERNEL,
+    "lsm_disabled": _KERNEL,
+    "hook_sleeps": _KERNEL,
+    "kfunc_map_struct": _KERNEL,
     "dynptr_type": _EARLIER,
     "ptr_arg_negative": _EARLIER,
     "ptr_arg_variable": _EARLIER,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from bpfvm.context import PROG_TYPES, ProgType, Sleepable
 from bpfvm.isa import Kind
+from bpfvm.kernel_btf import KernelTypes
 from bpfvm.maps.base import MapTypes
 from bpfvm.privileges import PRIVILEGED, Privileges
 from bpfvm.program import MapFacts, Program
@@ -21,6 +22,7 @@ from verifier.depth import check_stack_depth
 from verifier.env import Env
 from verifier.exceptions import find_callback
 from verifier.explore import Walk
+from verifier.hooks import check_hook
 from verifier.log import STATS, live_table
 from verifier.reasons import Reason, Reject
 from verifier.speculation import check_tail_calls
@@ -40,6 +42,7 @@ def verify(
     log_level: int = 1,
     mem_size: int | None = None,
     privileges: Privileges = PRIVILEGED,
+    kernel_types: KernelTypes | None = None,
 ) -> Verdict:
     """Verify *program* as a kernel with *rules* would for a user with *privileges*; `facts[i]` is
     of `program.maps[i]`.
@@ -48,6 +51,8 @@ def verify(
     line `not supported yet: ...`. *log_level* has the kernel's bits: 1 the failing path, 2 all,
     4 statistics. With *mem_size* the program gets no context: r1 points to that many bytes of
     memory (0: is 0) and r2 is their number, whatever the program's type is called.
+    *kernel_types* tell of hooks and structs of the kernel; without, programs that need them are
+    not supported.
     """
     prog_type = prog_types.get(program.prog_type)
     if mem_size is not None and prog_type is None:
@@ -64,7 +69,16 @@ def verify(
         )
     started = time.perf_counter_ns()
     env = Env(
-        program, facts, registry, map_types, prog_type, rules, log_level, mem_size, privileges
+        program,
+        facts,
+        registry,
+        map_types,
+        prog_type,
+        rules,
+        log_level,
+        mem_size,
+        privileges,
+        kernel_types,
     )
     walk: Walk | None = None
     try:
@@ -73,6 +87,7 @@ def verify(
             env.start(
                 check_program(program, facts, registry, map_types, prog_type, rules, privileges)
             )
+            check_hook(env)
             _log_head(env)
             walk = Walk(env)
             walk.run()

@@ -20,8 +20,9 @@ from verifier.memory import (
 from verifier.precision import mark_reg
 from verifier.reasons import Reason, Reject
 from verifier.resources import sleep_context
-from verifier.sockets import check_buffer
+from verifier.sockets import check_buffer, check_struct
 from verifier.state import NOT_INIT_REG, Base, FuncState, RegState, RegType
+from verifier.structs import load_member
 
 __all__ = [
     "arg_name",
@@ -141,6 +142,9 @@ def check_memory(
             access_ctx(env, env.insn_idx, regno, reg, size - 1, 1, write=write, sx=False)
         elif not zero_ok:
             raise Reject(Reason.ZERO_SIZED)
+    elif kind.base is Base.BTF_ID and not kind.may_be_null:
+        struct = check_struct(env, reg, regno, reg.off, write=write)
+        load_member(env, struct, reg.off, size, reg)
     elif kind in _PACKETS:
         check_packet_access(env, regno, reg, reg.off, size, zero_ok=zero_ok)
         if write and not env.prog_type.packet_write:

@@ -12,6 +12,7 @@ from verifier.bounds import var_off_text
 from verifier.caps import grants_field
 from verifier.env import Env
 from verifier.extent import check_region
+from verifier.hooks import load_argument
 from verifier.reasons import Reason, Reject
 from verifier.state import UNKNOWN_REG, Base, Mod, RegState, RegType
 
@@ -51,14 +52,15 @@ def access_ctx(
 ) -> RegState:
     """Check an access to the context; return what a load of it gives."""
     prog_type = env.prog_type
-    if prog_type.ctx_missing:
-        what = f"the context of {prog_type.name} programs, which needs {prog_type.ctx_missing}"
-        raise Reject(Reason.NOT_SUPPORTED, what=what)
     if moves_freely(env):
         access_ctx_freely(env, regno, pointer, off + pointer.off, size)
         return UNKNOWN_REG
     check_ctx_pointer(env, regno, pointer, may_move=not prog_type.rewritten)
     at = off + pointer.off
+    if prog_type.is_hooked:
+        if write:
+            raise Reject(Reason.CTX_ACCESS, off=at, size=size)
+        return load_argument(env, at, size)
     attach = env.program.expected_attach_type
     access = prog_type.ctx_access(at, size, write=write, attach=attach)
     if access is not None and not grants_field(env.privs, prog_type, at, write=write):

@@ -13,6 +13,7 @@ from bpfvm.context import CtxAccess, ProgType
 from bpfvm.disasm import Names, insn_text
 from bpfvm.insn import Insn
 from bpfvm.isa import CallKind, InsnDef
+from bpfvm.kernel_btf import KernelTypes
 from bpfvm.maps.base import MapTypes
 from bpfvm.memory import RegionKind
 from bpfvm.privileges import PRIVILEGED, Privileges
@@ -84,7 +85,9 @@ class Env:
         log_level: int,
         mem_size: int | None = None,
         privileges: Privileges = PRIVILEGED,
+        kernel_types: KernelTypes | None = None,
     ) -> None:
+        self.kernel_types = kernel_types or KernelTypes(None)
         self.program, self.registry = program, registry
         #: The program's maps, then what the elements of maps of maps are like.
         self.facts = (*facts, *(MapFacts(f.defn.inner) for f in facts if f.defn.inner))
@@ -152,6 +155,8 @@ class Env:
         self.first_seen: list[Snapshot | None] = [None] * size
         self.seen = bytearray(size)
         self.max_ctx_offset = 0
+        #: Maps whose struct in the kernel is read through their pointer.
+        self.shown_maps: set[int] = set()
         #: What `verifier.speculation` found: insns with a barrier before them, stores with one
         #: behind them, how insns are masked, and the maps of tail calls.
         self.barriers: set[int] = set()

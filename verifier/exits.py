@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bpfvm.bits import S64_MAX, S64_MIN
 from verifier.env import PATH_END, Env, Step
+from verifier.hooks import result_of_hook
 from verifier.precision import mark_reg
 from verifier.privs import check_return
 from verifier.reasons import Reason, Reject
@@ -40,9 +41,7 @@ def check_thrown(env: Env) -> None:
         if reg.type is not RegType.SCALAR:
             raise Reject(Reason.SUBPROG_RESULT, reg=1, type=reg.type.label)
         return
-    allowed = env.prog_type.returns(env.program.expected_attach_type)
-    if allowed is not None:
-        check_range(env, frame, 1, allowed, "At program exit")
+    _check_program_result(env, frame, 1)
 
 
 def _check_result(env: Env, frame: FuncState) -> None:
@@ -60,9 +59,18 @@ def _check_result(env: Env, frame: FuncState) -> None:
     if frame.subprog and frame.role is not Role.EXCEPTION:
         _check_subprog_result(env, reg)
         return
-    allowed = env.prog_type.returns(env.program.expected_attach_type)
+    _check_program_result(env, frame, 0)
+
+
+def _check_program_result(env: Env, frame: FuncState, regno: int) -> None:
+    """Check what the program returns (kernel: return_retval_range)."""
+    attach = env.program.expected_attach_type
+    if env.prog_type.returns_of_hook:
+        allowed, width = result_of_hook(env), 32
+    else:
+        allowed, width = env.prog_type.returns(attach), 64
     if allowed is not None:
-        check_range(env, frame, 0, allowed, "At program exit")
+        check_range(env, frame, regno, allowed, "At program exit", width=width)
 
 
 def _check_subprog_result(env: Env, reg: RegState) -> None:

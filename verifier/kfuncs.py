@@ -48,6 +48,8 @@ from verifier.timers import check_async_field, check_same_map
 
 __all__ = ["compile_kfunc"]
 
+_TRUSTED = RegType.BTF_ID.having(Mod.TRUSTED)
+_UNTRUSTED = RegType.BTF_ID.having(Mod.UNTRUSTED)
 _SCALAR, _MAP_VALUE = RegType.SCALAR, RegType.MAP_VALUE
 #: Any negative errno (kernel: MAX_ERRNO).
 _ERRNO = UNKNOWN._replace(smin=-4095, smax=-1, s32_min=-4095, s32_max=-1)
@@ -165,7 +167,7 @@ def _check_kfunc_arg(env: Env, frame: FuncState, call: _Call, regno: int, arg: A
     if not is_scalar and arg is not ArgType.KF_MEM_OR_NULL:
         _check_not_null(env, reg, regno)
     if arg is ArgType.KF_MAP and not env.rules.kfunc_args_by_register:
-        _check_kfunc_map(env, reg, regno)
+        _check_kfunc_map(env, call.proto, reg, regno)
     if not is_scalar or env.rules.kfunc_args_by_register:
         check_place(env, reg, regno, as_ctx=arg is ArgType.KF_CTX)
     match arg:
@@ -173,7 +175,7 @@ def _check_kfunc_arg(env: Env, frame: FuncState, call: _Call, regno: int, arg: A
             if reg.type is not _SCALAR:
                 raise Reject(Reason.KFUNC_SCALAR, reg=regno)
         case ArgType.KF_MAP:
-            _check_kfunc_map(env, reg, regno)
+            _check_kfunc_map(env, call.proto, reg, regno)
             if call.owner is not None:
                 check_same_map(env, call.owner, regno, reg.arg)
         case ArgType.KF_TIMER | ArgType.KF_WORKQUEUE:
@@ -317,9 +319,21 @@ def _check_not_null(env: Env, reg: RegState, regno: int) -> None:
         raise Reject(Reason.KFUNC_NULL, arg=regno - 1)
 
 
-def _check_kfunc_map(env: Env, reg: RegState, regno: int) -> None:
+def _check_kfunc_map(env: Env, proto: FuncProto, reg: RegState, regno: int) -> None:
     if reg.type is RegType.MAP_PTR:
         return
+    if reg.type in (_TRUSTED, _UNTRUSTED) and env.rules.kfunc_args_by_register:
+        if reg.type is _TRUSTED and reg.info == "bpf_map":
+            return
+        if reg.type is _TRUSTED:
+            raise Reject(
+                Reason.KFUNC_MAP_STRUCT,
+                name=proto.name,
+                arg=f"R{regno}",
+                reg=regno,
+                struct=reg.info,
+            )
+        raise Reject(Reason.KFUNC_NOT_MAP_REG, reg=regno, type=f"{reg.type.label}{reg.info}")
     if env.rules.kfunc_args_by_register:
         raise Reject(Reason.KFUNC_NOT_MAP_REG, reg=regno, type=reg.type.label)
     raise Reject(Reason.KFUNC_NOT_MAP, reg=regno)

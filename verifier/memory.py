@@ -28,6 +28,7 @@ from verifier.state import (
     RegType,
     const_reg,
 )
+from verifier.structs import load_member
 from verifier.transfer import check_writable, guard, readable
 
 __all__ = [
@@ -46,6 +47,7 @@ STRICT_ALIGNMENT = 1
 
 _SCALAR, _NOT_INIT = RegType.SCALAR, RegType.NOT_INIT
 _STACK, _ARENA, _CTX = RegType.STACK, RegType.ARENA, RegType.CTX
+_UNTRUSTED_MEM = RegType.MEM.having(Mod.RDONLY | Mod.UNTRUSTED)
 _MAP_VALUE, _MAP_PTR = RegType.MAP_VALUE, RegType.MAP_PTR
 _PACKETS = (RegType.PACKET, RegType.PACKET_META)
 
@@ -241,6 +243,12 @@ def _note_atomic(env: Env, idx: int, kind: RegType) -> None:
     _note_pointer(env, idx, kind)
 
 
+def _check_untrusted(env: Env, kind: RegType) -> None:
+    """Refuse to read untrusted memory, whose loads may fault, to users who may not read any."""
+    if env.rules.kfunc_capabilities and not env.privs.allow_ptr_leaks:
+        raise Reject(Reason.UNTRUSTED_PERM, type=kind.label)
+
+
 # -- by kind of pointer ------------------------------------------------------------------------
 
 
@@ -273,12 +281,20 @@ def load(
         check_packet_access(env, regno, pointer, at, size)
         return UNKNOWN_REG
     if kind.base is Base.MEM and not kind.may_be_null:
-        check_mem_access(env, regno, pointer, at, size)
+        if kind is _UNTRUSTED_MEM:
+            _check_untrusted(env, kind)
+        else:
+            check_mem_access(env, regno, pointer, at, size)
         return UNKNOWN_REG
+    if kind.base is Base.BTF_ID and not kind.may_be_null:
+        struct = check_struct(env, pointer, regno, at, write=False)
+        return load_member(env, struct, at, size, pointer)
     if _access_object(env, regno, pointer, at, size, write=False):
         return UNKNOWN_REG
     if kind is _MAP_PTR:
-        _check_map_ptr(env, regno, pointer, at, write=False)
+        struct = _check_map_ptr(env, regno, pointer, at, write=False)
+        env.shown_maps.add(pointer.arg)
+        return load_member(env, struct, at, size)
     raise Reject(Reason.INVALID_MEM, reg=regno, type=kind.label)
 
 
@@ -335,7 +351,7 @@ def _access_object(
     if kind in SOCKET_TYPES:
         check_sock(pointer, regno, at, size, write=write)
     elif kind.base is Base.BTF_ID and not kind.may_be_null:
-        check_struct(pointer, regno, at, write=write)
+        check_struct(env, pointer, regno, at, write=write)
     elif kind is RegType.FLOW_KEYS:
         check_flow_keys(at, size)
     elif kind.base in (Base.TP_BUFFER, Base.BUF) and not kind.may_be_null:
@@ -512,12 +528,13 @@ def check_packet_access(
         raise Reject(Reason.MAX_OUTSIDE, before=told(high, high, proven), reg=regno)
 
 
-def _check_map_ptr(env: Env, regno: int, pointer: RegState, off: int, *, write: bool) -> None:
-    """Refuse an access through a map pointer, in the kernel's words where it does too."""
+def _check_map_ptr(env: Env, regno: int, pointer: RegState, off: int, *, write: bool) -> str:
+    """Check an access through a map pointer; return the kernel's struct that it is to (kernel:
+    check_ptr_to_map_access)."""
     struct = env.map_types.traits(env.facts[pointer.arg].defn).kernel_struct
     check_struct_access(env, struct)
     if off < 0:
         raise Reject(Reason.MAP_PTR_NEGATIVE, reg=regno, struct=struct, off=off)
     if write:
         raise Reject(Reason.MAP_PTR_WRITE, struct=struct)
-    raise Reject(Reason.NOT_SUPPORTED, what="loads through a map pointer")
+    return struct

@@ -252,6 +252,27 @@ class Reason(Enum):
         EACCES,
         "R{reg} is ptr_{struct} invalid variable offset: off={off}, var_off={var_off}",
     )
+    STRUCT_GPL = (
+        EINVAL,
+        "Cannot access kernel 'struct {struct}' from non-GPL compatible program",
+    )
+    STRUCT_MEMORY = (EACCES, "R{reg} is ptr_{struct} access {memory} memory: off={off}")
+    BEYOND_STRUCT = (EACCES, "access beyond struct {struct} at off {off} size {size}")
+    NO_MEMBER = (EINVAL, "struct {struct} doesn't have field at offset {off}")
+    MEMBER_POINTER = (
+        EACCES,
+        "cannot access ptr member {member} with moff {at} in struct {struct} with off {off} "
+        "size {size}",
+    )
+    MEMBER_END = (
+        EACCES,
+        "access beyond the end of member {member} (mend:{end}) in struct {struct} with off {off} "
+        "size {size}",
+    )
+    UNTRUSTED_PERM = (EPERM, "{type} access is allowed only to CAP_PERFMON and CAP_SYS_ADMIN")
+    LSM_GPL = (EINVAL, "LSM programs must have a GPL compatible license")
+    HOOK_SLEEPS = (EINVAL, "{name} is not sleepable")
+    LSM_DISABLED = (EINVAL, "attach_btf_id {id} points to disabled hook {name}")
     STRUCT_WRITE = (EACCES, "only read is supported")
     FLOW_KEYS = (EACCES, "invalid access to flow keys off={off} size={size}")
     BUFFER_NEGATIVE = (EACCES, "R{reg} invalid {name} buffer access: off={off}, size={size}")
@@ -372,6 +393,11 @@ class Reason(Enum):
     KFUNC_NULL_REG = (EACCES, "Possibly NULL pointer passed to trusted R{reg}")
     KFUNC_NOT_MAP = (EINVAL, "pointer in R{reg} isn't map pointer")
     KFUNC_NOT_MAP_REG = (EINVAL, "R{reg} is {type} expected STRUCT bpf_map or map_ptr")
+    KFUNC_MAP_STRUCT = (
+        EINVAL,
+        "kernel function {name} {arg} expected pointer to STRUCT bpf_map but R{reg} has a pointer "
+        "to STRUCT {struct}",
+    )
     KFUNC_STR = (EINVAL, "arg#{arg} doesn't point to a const string")
     KFUNC_STR_REG = (EINVAL, "R{reg} doesn't point to a const string")
     KFUNC_MEM_LEN = (

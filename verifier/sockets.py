@@ -8,6 +8,7 @@ from __future__ import annotations
 from bpfvm.ctxfields import FLOW_KEYS_SIZE, SOCKS, at_offset
 from verifier.bounds import ZERO, var_off_text
 from verifier.env import Env
+from verifier.privs import check_struct_access
 from verifier.reasons import Reason, Reject
 from verifier.state import Base, Mod, RegState, RegType
 
@@ -29,18 +30,24 @@ def check_sock(pointer: RegState, regno: int, off: int, size: int, *, write: boo
         raise Reject(Reason.SOCK_ACCESS, reg=regno, type=label, off=off, size=size)
 
 
-def check_struct(pointer: RegState, regno: int, off: int, *, write: bool) -> None:
-    """Check an access to a struct of the kernel, as far as that goes without its BTF (kernel:
+def check_struct(env: Env, pointer: RegState, regno: int, off: int, *, write: bool) -> str:
+    """Check an access to a struct of the kernel, its members apart; return the struct (kernel:
     check_ptr_to_btf_access)."""
-    struct = pointer.info
+    struct = str(pointer.info)
+    check_struct_access(env, struct)
+    if not env.program.is_gpl:
+        raise Reject(Reason.STRUCT_GPL, struct=struct)
     if off < 0:
         raise Reject(Reason.STRUCT_NEGATIVE, reg=regno, struct=struct, off=off)
     if pointer.scalar != ZERO:
         var_off = var_off_text(pointer.scalar)
         raise Reject(Reason.STRUCT_VARIABLE, reg=regno, struct=struct, off=off, var_off=var_off)
+    for mod, memory in ((Mod.USER, "user"), (Mod.PERCPU, "percpu")):
+        if pointer.type.mods & mod:
+            raise Reject(Reason.STRUCT_MEMORY, reg=regno, struct=struct, memory=memory, off=off)
     if write:
         raise Reject(Reason.STRUCT_WRITE)
-    raise Reject(Reason.NOT_SUPPORTED, what=f"loads from struct {struct} of the kernel")
+    return struct
 
 
 def check_flow_keys(off: int, size: int) -> None:

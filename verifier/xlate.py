@@ -9,6 +9,7 @@ from __future__ import annotations
 from bpfvm import isa
 from bpfvm.insn import Insn
 from bpfvm.isa import Kind
+from bpfvm.mapimage import map_image
 from bpfvm.maps.base import MapFlags
 from bpfvm.memory import RegionKind
 from bpfvm.proto import Variant
@@ -44,7 +45,22 @@ def xlate(env: Env) -> Xlated:
         verified=True,
         stack_depth=tuple(-(-depth // _ALIGN) * _ALIGN for depth in env.stack_depth),
         max_ctx_offset=env.max_ctx_offset,
+        map_images=_map_images(env),
     )
+
+
+def _map_images(env: Env) -> dict[int, bytes]:
+    """Return what the program sees of the maps whose structs it reads, by index."""
+    btf = env.kernel_types.btf if env.shown_maps else None
+    if btf is None:
+        return {}
+    images = {}
+    for index in sorted(env.shown_maps & set(range(len(env.program.maps)))):
+        facts = env.facts[index]
+        struct = btf.composite(env.map_types.traits(facts.defn).kernel_struct)
+        if struct is not None:
+            images[index] = map_image(btf, struct, facts, index)
+    return images
 
 
 def _snapshots(env: Env) -> list[Snapshot | None]:

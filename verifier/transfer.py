@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from bpfvm.bits import S32_MAX, S32_MIN, S64_MIN, U32_MAX, s64, to_unsigned, u32
+from bpfvm.bits import S32_MAX, S32_MIN, S64_MAX, S64_MIN, U32_MAX, s64, to_unsigned, u32
 from bpfvm.errors import InternalError
 from bpfvm.insn import Insn
 from bpfvm.isa import MAX_REG, AluOp, EndOp, InsnDef, JmpOp, Kind
@@ -227,7 +227,7 @@ def _alu_pointer(
     if not pointer.type.may_move and not _stays(pointer, delta.scalar, op):
         raise Reject(Reason.PTR_PROHIBITED, reg=dst, type=label)
     _check_sane(delta.scalar, 0, label)
-    _check_sane(pointer.scalar, pointer.off, label)
+    _check_place(env, pointer, label)
     window = watch(env, op, dst, src, pointer, delta)
     match op:
         case AluOp.ADD:
@@ -242,11 +242,7 @@ def _alu_pointer(
             raise Reject(Reason.PTR_BITWISE, reg=dst, op=op.symbol)
         case _:
             raise Reject(Reason.PTR_OPERATOR, reg=dst, op=op.symbol.removeprefix("s"))
-    if env.rules.pointer_off_in_range:
-        whole = s64(moved.scalar.value + moved.off)
-        if not moved.scalar.mask and not -MAX_VAR_OFF < whole < MAX_VAR_OFF:
-            raise Reject(Reason.PTR_OFFSET, type=label, off=whole)
-    _check_sane(moved.scalar, moved.off, label)
+    _check_place(env, moved, label)
     moved = moved._replace(scalar=env.domain.sync(moved.scalar))
     confine(env, op, dst, src, moved, window)
     return moved
@@ -270,6 +266,22 @@ def _check_sane(scalar: Scalar, off: int, label: str) -> None:
         raise Reject(Reason.PTR_UNBOUNDED, type=label)
     if not -MAX_VAR_OFF < scalar.smin < MAX_VAR_OFF:
         raise Reject(Reason.PTR_OUT_OF_BOUNDS, value=scalar.smin, type=label)
+
+
+def _check_place(env: Env, pointer: RegState, label: str) -> None:
+    """Refuse a pointer that may lie too far away (kernel: check_reg_sane_offset_ptr)."""
+    s, off = pointer.scalar, pointer.off
+    if not env.rules.pointer_off_in_range:
+        _check_sane(s, off, label)
+        return
+    if not s.mask:
+        least = s64(s.value + off)
+    elif s.smin + off >= S64_MIN and s.smax + off <= S64_MAX:
+        least = s.smin + off
+    else:
+        least = S64_MIN  # the sum wraps
+    if not -MAX_VAR_OFF < least < MAX_VAR_OFF:
+        raise Reject(Reason.PTR_OFFSET, type=label, off=least)
 
 
 def _shifted(pointer: RegState, by: int) -> RegState:

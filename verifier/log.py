@@ -14,6 +14,7 @@ from bpfvm.program import MapFacts
 from bpfvm.proto import DynptrType, IterType
 from verifier import bounds
 from verifier.bounds import snum_text, unum_text
+from verifier.domain import CNUM
 from verifier.state import (
     ADD_CONST,
     Base,
@@ -165,14 +166,11 @@ class RegPrinter:
 
 
 def _shifted(s: bounds.Scalar, off: int) -> bounds.Scalar:
+    """Return where a pointer leads with its fixed part, as kernels have it that keep no such part
+    (from 7.3 on, with circular ranges)."""
     if not s.mask:
         return bounds.const(s.value + off)
-    lo, hi = s.smin + off, s.smax + off
-    whole = bounds.const(off)
-    return s._replace(
-        value=(s.value + whole.value) & bounds.UNKNOWN.mask, smin=lo, smax=hi,
-        umin=lo if lo >= 0 else 0, umax=hi if lo >= 0 else bounds.UNKNOWN.umax,
-    )  # fmt: skip
+    return CNUM.sync(CNUM.add_ptr(s, bounds.const(off)))
 
 
 def take(

@@ -58,6 +58,7 @@ def bpf_map_lookup_elem(run: RunContext, handle: int, key: int) -> int:
     RetType.INTEGER,
     (ArgType.CONST_MAP_PTR, ArgType.MAP_KEY, ArgType.MAP_VALUE, ArgType.ANYTHING),
     pkt_access=True,
+    changes_map=True,
 )
 def bpf_map_update_elem(run: RunContext, handle: int, key: int, value: int, flags: int) -> int:
     """Set the key at *key* to the value at *value*."""
@@ -66,7 +67,13 @@ def bpf_map_update_elem(run: RunContext, handle: int, key: int, value: int, flag
     return found.update_elem(run.read(key, defn.key_size), run.read(value, defn.value_size), flags)
 
 
-@helper(3, RetType.INTEGER, (ArgType.CONST_MAP_PTR, ArgType.MAP_KEY), pkt_access=True)
+@helper(
+    3,
+    RetType.INTEGER,
+    (ArgType.CONST_MAP_PTR, ArgType.MAP_KEY),
+    pkt_access=True,
+    changes_map=True,
+)
 def bpf_map_delete_elem(run: RunContext, handle: int, key: int) -> int:
     """Remove the key at *key*."""
     found = _elem_map(run, handle, "bpf_map_delete_elem", write=True)

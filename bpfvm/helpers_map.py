@@ -17,7 +17,7 @@ __all__ = [
 ]
 
 
-@implements(prototype(87, "map_push_elem", "map value any", flags="pkt"))
+@implements(prototype(87, "map_push_elem", "map value any", flags="pkt writes"))
 def bpf_map_push_elem(run: RunContext, handle: int, value: int, flags: int) -> int:
     """Put a value in; -E2BIG: the map is full, -EOPNOTSUPP: a bloom filter."""
     found = run.map_arg(handle)
@@ -38,7 +38,7 @@ def _give(run: RunContext, handle: int, value: int, *, remove: bool) -> int:
     return 0
 
 
-@implements(prototype(88, "map_pop_elem", "map outvalue"))
+@implements(prototype(88, "map_pop_elem", "map outvalue", flags="writes"))
 def bpf_map_pop_elem(run: RunContext, handle: int, value: int) -> int:
     """Take the next value out; -ENOENT: there is none, and zeros were written."""
     return _give(run, handle, value, remove=True)

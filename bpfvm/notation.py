@@ -42,7 +42,9 @@ _RESULTS = {
     "btf": RetType.BTF_ID,
     "btf?": RetType.BTF_ID_OR_NULL,
 }
-_FLAGS = frozenset({"gpl", "sleep", "pkt", "changes", "acquire", "release", "cast", "result"})
+_FLAGS = frozenset(
+    {"gpl", "sleep", "pkt", "changes", "acquire", "release", "cast", "result", "writes"}
+)
 
 #: Program types that have helpers in common.
 _GROUPS = {
@@ -116,5 +118,6 @@ def prototype(
         sizes={i: int(stem.strip("outwfix")) for i, stem in enumerate(stems, 1) if "fix" in stem},
         ret_struct=struct,
         sets_result="result" in said,
+        changes_map="writes" in said,
         is_cast="cast" in said,
     )

@@ -229,6 +229,7 @@ class FuncProto:
         effect: what it does to regions.
         iterates: of an iterator's kfunc: which iterator, and what is done with it.
         dynptr: kind of the dynptr that it takes or makes; None: any, or a clone.
+        changes_map: refused where programs may only read the map.
         sets_result: its first argument is what the hook returns: 0 or a negative errno.
         dynptr_may_move_packet: packet pointers mean nothing after a call with a dynptr of an skb.
     """
@@ -259,6 +260,7 @@ class FuncProto:
     ret_struct: str = ""
     is_cast: bool = False
     sets_result: bool = False
+    changes_map: bool = False
 
     @property
     def is_executable(self) -> bool:
@@ -298,6 +300,7 @@ def helper(
     tail_call: bool = False,
     dynptr: DynptrType | None = None,
     dynptr_may_move_packet: bool = False,
+    changes_map: bool = False,
 ) -> Callable[[_F], _F]:
     """Declare the decorated function as helper *helper_id*; its name is the kernel's."""
 
@@ -323,6 +326,7 @@ def helper(
                 tail_call=tail_call,
                 dynptr=dynptr,
                 dynptr_may_move_packet=dynptr_may_move_packet,
+                changes_map=changes_map,
             ),
         )
         return fn

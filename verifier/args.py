@@ -262,6 +262,7 @@ def _holds_sockets(env: Env, call: Call) -> bool:
 
 def _check_zero(env: Env, call: Call, regno: int, reg: RegState) -> None:
     """Refuse flags where there are none yet (kernel: check_helper_call's own lines)."""
+    check_leak(env, regno, reg, "helper function")
     if reg.type is not _SCALAR or reg.scalar != ZERO:
         raise Reject(Reason.FLAGS_NOT_ZERO, name=call.name.removeprefix("bpf_"))
     if env.rules.zero_flags_precise:

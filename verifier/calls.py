@@ -267,7 +267,5 @@ def _check_map_use(env: Env, call: Call) -> None:
         _check_sockmap_update(env, call, defn)
     if call.name not in traits.helpers:
         raise Reject(Reason.MAP_FUNC, map_type=defn.map_type, name=call.name, id=call.id)
-    writes = any(a in (ArgType.MAP_VALUE, ArgType.MAP_KEY) for a in call.proto.args)
-    changes = writes and call.proto.ret is not RetType.MAP_VALUE_OR_NULL
-    if changes and defn.flags & MapFlags.RDONLY_PROG:
+    if call.proto.changes_map and defn.flags & MapFlags.RDONLY_PROG:
         raise Reject(Reason.MAP_WRITE)

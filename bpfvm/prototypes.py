@@ -110,7 +110,7 @@ _ROWS = """
 138 skc_to_tcp_timewait_sock | btf_skc | btf?:tcp_timewait_sock | cast | skc_users
 139 skc_to_tcp_request_sock | btf_skc | btf?:tcp_request_sock | cast | skc_users
 140 skc_to_udp6_sock | btf_skc | btf?:udp6_sock | cast | skc_users
-141 get_task_stack | btf out size0 any | len | sleep | trace
+141 get_task_stack | btf out size0 any | len | - | trace
 142 load_hdr_opt | ctx wmem size any | int | - | sock_ops
 143 store_hdr_opt | ctx mem size any | int | changes | sock_ops
 144 reserve_hdr_opt | ctx any any | int | - | sock_ops

@@ -68,6 +68,7 @@ WITHOUT_PROGRAM: dict[str, str] = {
     "line_info_funcs": _INFO,
     "line_info_name": _INFO,
     "line_info_order": _INFO,
+    "mem_too_large": "Said of an argument of a global function, before the words for it.",
     "struct_gpl": _KERNEL,
     "struct_memory": _KERNEL,
     "beyond_struct": _KERNEL,

@@ -52,6 +52,8 @@ __all__ = ["compile_call"]
 #: The first helper number the kernel doesn't know.
 MAX_HELPER = 212
 _UPDATES = frozenset({"bpf_map_update_elem", "bpf_map_delete_elem"})
+#: Programs of iterators (kernel: BPF_TRACE_ITER).
+_ITER = ("tracing", 28)
 #: Programs that may have a hook return anything (kernel: BPF_CGROUP_GETSOCKOPT).
 _FREE_RESULT = ("cgroup_sockopt", 21)
 #: kernel: MAX_ERRNO
@@ -247,7 +249,12 @@ def _check_sockmap_update(env: Env, call: Call, defn: MapDef) -> None:
     """Kernel: may_update_sockmap."""
     prog_type = env.program.prog_type
     is_delete = call.proto.ret is RetType.INTEGER and ArgType.MAP_VALUE not in call.proto.args
-    if prog_type in env.rules.sockmap_updaters or (prog_type == "sock_ops" and is_delete):
+    is_iter = (prog_type, env.program.expected_attach_type) == _ITER
+    if (
+        is_iter
+        or prog_type in env.rules.sockmap_updaters
+        or (prog_type == "sock_ops" and is_delete)
+    ):
         return
     raise Reject(
         Reason.MAP_FUNC,

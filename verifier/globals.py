@@ -10,6 +10,7 @@ from __future__ import annotations
 from enum import Enum, unique
 from typing import assert_never
 
+from bpfvm.bits import S32_MAX
 from bpfvm.context import CTX_STRUCTS
 from bpfvm.program import Param, Subprog
 from bpfvm.proto import DynptrType
@@ -278,6 +279,8 @@ def _check_mem(env: Env, frame: FuncState, i: int, arg: GlobalArg, number: int) 
     if not is_null:
         try:
             frame.regs[regno] = reg._replace(type=reg.type.without(Mod.MAYBE_NULL))
+            if arg.size > S32_MAX and env.rules.kfunc_args_by_register:
+                raise Reject(Reason.MEM_TOO_LARGE, reg=regno, size=arg.size)
             check_memory(env, frame, regno, arg.size, zero_ok=True)
             check_memory(env, frame, regno, arg.size, write=True, zero_ok=True)
         except Reject as e:

@@ -23,7 +23,12 @@ _COMPOSITE = (BtfKind.STRUCT, BtfKind.UNION)
 _SCALARS = (BtfKind.INT, BtfKind.ENUM, BtfKind.ENUM64, *_COMPOSITE)
 _MAX_ERRNO = 4095
 #: Iterators all of whose structs but the first may be missing (kernel: ctx_arg_info).
-_ITERATORS = frozenset({"bpf_map", "bpf_prog", "task", "task_file", "cgroup", "bpf_link"})
+_ITERATORS = frozenset(
+    {"bpf_map", "bpf_map_elem", "bpf_prog", "task", "task_file", "cgroup", "bpf_link"}
+)
+#: Arguments of iterators that are a key and a value, nothing at the end.
+_BUFFER = RegType.BUF.having(Mod.MAYBE_NULL)
+_BUFFERS = {(16, "bpf_map_elem"): _BUFFER.having(Mod.RDONLY), (24, "bpf_map_elem"): _BUFFER}
 _TRUSTED = RegType.BTF_ID.having(Mod.TRUSTED)
 #: Digits of `MISSING_ARGS`.
 _NULL, _ERROR = 1, 2
@@ -139,6 +144,8 @@ def load_argument(env: Env, off: int, size: int) -> RegState:
         )
     if size != 8:
         raise refuse(f"func '{hook.name}' size {size} must be 8")
+    if attach == _ITER and (off, env.program.attach_to) in _BUFFERS:
+        return RegState(_BUFFERS[off, env.program.attach_to], id=env.new_id())
     target, tags = btf.pointee(found)
     if target.kind not in _COMPOSITE:
         return UNKNOWN_REG

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from bpfvm.bits import U32_MAX
+from bpfvm.context import CTX_STRUCTS
 from bpfvm.errors import InternalError
 from bpfvm.insn import Insn
 from bpfvm.proto import ArgType, DynptrType, Effect, FuncProto, KfuncFlags, RetType
@@ -251,6 +252,10 @@ def _check_kfunc_arg(env: Env, frame: FuncState, call: _Call, regno: int, arg: A
 
 
 def _check_kfunc_ctx(env: Env, reg: RegState, regno: int) -> None:
+    # Where the context is no packet, the packet itself is taken.
+    is_packet = reg.type is _TRUSTED and reg.info == "sk_buff"
+    if is_packet and CTX_STRUCTS.get(env.program.prog_type) != "__sk_buff":
+        return
     if reg.type is not RegType.CTX:
         raise Reject(Reason.KFUNC_NOT_CTX, arg=arg_name(env, regno), type=reg.type.label)
 

@@ -252,6 +252,7 @@ class Reason(Enum):
         EACCES,
         "R{reg} is ptr_{struct} invalid variable offset: off={off}, var_off={var_off}",
     )
+    MEM_TOO_LARGE = (EACCES, "R{reg} memory size {size} is too large")
     STRUCT_GPL = (
         EINVAL,
         "Cannot access kernel 'struct {struct}' from non-GPL compatible program",

@@ -258,6 +258,20 @@ CHANGES: tuple[Change, ...] = (
             ("verifier_mtu", "tc_uninit_mtu", "what a helper only writes may be uninitialised"),
         )
     ),
+    Change(
+        "6.18",
+        What.VERDICT,
+        "verifier_map_ptr",
+        "read_non_existent_field_rejected",
+        "a map begins with a hash, of which any byte may be read",
+    ),
+    Change(
+        "7.3",
+        What.LOG,
+        "verifier_global_subprogs",
+        "anon_user_mem_invalid",
+        "a context is no memory, but for syscall programs",
+    ),
     *(
         Change("6.18", What.LOG, "exceptions_assert", f"check_assert_{name}", _UNREAD)
         for name in (
@@ -284,6 +298,14 @@ CHANGES: tuple[Change, ...] = (
     *(
         Change("7.3", What.VERDICT, stem, program, why)
         for stem, program, why in (
+            *(
+                (
+                    "verifier_lsm",
+                    f"errno_zero_retval_test{number}",
+                    "no program can be attached to the hook file_alloc_security",
+                )
+                for number in (1, 2)
+            ),
             ("test_global_func3", "global_func3", "there are 16 frames, not 8"),
             ("test_global_func7", "global_func7", "global functions may return nothing"),
             (

@@ -116,6 +116,11 @@ class KernelRules:
     kfunc_capabilities: bool = _rule(
         False, True, "kfuncs that read memory by address, or print, are for CAP_PERFMON"
     )
+    more_disabled_hooks: frozenset[str] = _rule(
+        frozenset(),
+        frozenset({"file_alloc_security"}),
+        "further LSM hooks that no program may be attached to",
+    )
     zero_flags_precise: bool = _rule(False, True, "flags that were 0 in a call must stay 0")
     ids_are_references: bool = _rule(
         False, True, "a reference is told by its holder's id; what derives from it has a parent_id"

@@ -86,7 +86,7 @@ def check_hook(env: Env) -> None:
         raise Reject(Reason.LSM_GPL)
     btf, hook = _known_hook(env)
     target = env.program.attach_to
-    if target in DISABLED:
+    if target in DISABLED | env.rules.more_disabled_hooks:
         func = btf.find(hook.name, BtfKind.FUNC)
         id_ = 0 if func is None else func.id
         raise Reject(Reason.LSM_DISABLED, id=id_, name=hook.name)

@@ -11,7 +11,7 @@ DISABLED = frozenset(
     {
         *("vm_enough_memory", "inode_need_killpriv", "inode_getsecurity", "inode_listsecurity"),
         *("inode_copy_up_xattr", "getselfattr", "getprocattr", "setprocattr", "key_getsecurity"),
-        *("audit_rule_match", "xfrm_decode_session", "ismaclabel", "file_alloc_security"),
+        *("audit_rule_match", "xfrm_decode_session", "ismaclabel"),
     }
 )
 #: LSM hooks that return a truth value (kernel: bool_lsm_hooks).

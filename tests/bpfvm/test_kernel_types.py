@@ -57,7 +57,7 @@ def _kernel() -> bytes:
     task = composite("task_struct", 32, ("pid", u32, 4), ("file", pointer(file), 8))
     for name, ret in (
         *(("file_open", u32), ("inode_xattr_skipcap", u32), ("task_free", 0)),
-        *(("ismaclabel", u32), ("file_mprotect", u32)),
+        *(("ismaclabel", u32), ("file_mprotect", u32), ("file_alloc_security", u32)),
     ):
         func(f"bpf_lsm_{name}", ret, pointer(file), u32)
     func("do_nothing", u64, pointer(task), u32, pointer(u64))
@@ -84,6 +84,7 @@ def judge(
     attach: int = _LSM,
     maps: str = "",
     sleepable: bool = False,
+    kernel: str = "7.3",
 ) -> Verdict:
     lines = text.replace("; ", "\n")
     source = f"{maps}\n.prog main type={prog_type} attach={attach}\n{lines}\n"
@@ -93,7 +94,7 @@ def judge(
         [MapFacts(defn) for defn in program.maps],
         vm.REGISTRY,
         map_types=vm.MAP_TYPES,
-        rules=KernelRules.of("7.3"),
+        rules=KernelRules.of(kernel),
         log_level=2,
         kernel_types=types,
     )
@@ -123,6 +124,8 @@ def test_what_an_lsm_program_returns(
 
 def test_hooks_that_refuse(types: KernelTypes) -> None:
     assert "points to disabled hook bpf_lsm_ismaclabel" in judge(types, "exit", "ismaclabel").last
+    assert judge(types, "r0 = 0; exit", "file_alloc_security", kernel="6.18").ok
+    assert not judge(types, "r0 = 0; exit", "file_alloc_security").ok
     verdict = judge(types, "r0 = 0; exit", "file_mprotect", sleepable=True)
     assert verdict.last == "bpf_lsm_file_mprotect is not sleepable"
     assert judge(types, "r0 = 0; exit", "file_open", sleepable=True).ok

@@ -363,7 +363,15 @@ def _check_kfunc_size(env: Env, frame: FuncState, regno: int) -> None:
     except Reject as e:
         is_access = e.reason.errno == Reason.KFUNC_MEM_LEN_ACCESS.errno
         if env.rules.kfunc_args_by_register:
-            pair = Reason.KFUNC_MEM_LEN_REG_ACCESS if is_access else Reason.KFUNC_MEM_LEN_REG
-            raise Reject(pair, before=e.lines, reg=regno - 1, len_reg=regno) from None
-        pair = Reason.KFUNC_MEM_LEN_ACCESS if is_access else Reason.KFUNC_MEM_LEN
-        raise Reject(pair, before=e.lines, arg=regno - 2, len_arg=regno - 1) from None
+            raise Reject(
+                Reason.KFUNC_MEM_LEN_REG_ACCESS if is_access else Reason.KFUNC_MEM_LEN_REG,
+                before=e.lines,
+                reg=regno - 1,
+                len_reg=regno,
+            ) from None
+        raise Reject(
+            Reason.KFUNC_MEM_LEN_ACCESS if is_access else Reason.KFUNC_MEM_LEN,
+            before=e.lines,
+            arg=regno - 2,
+            len_arg=regno - 1,
+        ) from None

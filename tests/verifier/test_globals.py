@@ -83,9 +83,11 @@ def test_contexts_that_are_plain_memory() -> None:
     body = "r0 = 0\nexit"
     for size, fits in ((8, True), (1 << 17, False)):
         assert check(main("", f'args="mem:{size}"', body), "syscall").ok == fits
-    traced = check(main("", 'args="mem:4"', body), "tracepoint")
+    traced = check(main("", 'args="mem:4"', body), "tracepoint", kernel="6.18")
     assert traced.last == CALLER
     assert "invalid bpf_context access off=3 size=1\n" in traced.log
+    traced = check(main("", 'args="mem:4"', body), "tracepoint")
+    assert "R1 type=ctx expected=fp\n" in traced.log
     skb = check(main("", 'args="mem:4"', body))
     assert "R1 type=ctx expected=fp\n" in skb.log
 

@@ -347,7 +347,7 @@ f:
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("r1 = map(one)\nr0 = *(u32 *)(r1 + 0)\nexit", "loads through a map pointer"),
+        ("r1 = map(one)\nr0 = *(u32 *)(r1 + 0)\nexit", "loads from struct bpf_array of the kernel"),
         ("call 153\nexit", "helper #153"),
     ],
 )

@@ -34,13 +34,13 @@ def bpf_get_current_pid_tgid(_run: RunContext) -> int:
     return os.getpid() << 32 | threading.get_native_id()
 
 
-@implements(prototype(15, "get_current_uid_gid", "", types="trace cgroup sk_msg"))
+@implements(prototype(15, "get_current_uid_gid", ""))
 def bpf_get_current_uid_gid(_run: RunContext) -> int:
     """Return the group id above the user id."""
     return os.getgid() << 32 | os.getuid()
 
 
-@implements(prototype(16, "get_current_comm", "out size", types="trace cgroup"))
+@implements(prototype(16, "get_current_comm", "out size"))
 def bpf_get_current_comm(run: RunContext, buf: int, size: int) -> int:
     """Write the process's name, cut to *size* bytes with a NUL; return 0."""
     run.write(buf, _COMM[: size - 1].ljust(size, b"\0"))

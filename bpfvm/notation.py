@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from bpfvm.errors import InternalError
 from bpfvm.proto import ArgType, FuncProto, RetType
 
@@ -43,9 +45,14 @@ _RESULTS = {
     "btf?": RetType.BTF_ID_OR_NULL,
 }
 _FLAGS = frozenset(
-    {"gpl", "sleep", "pkt", "changes", "acquire", "release", "cast", "result", "writes"}
-)
+    {
+        "gpl", "sleep", "pkt", "changes", "acquire", "release", "cast", "tracing", "probes",
+        "result", "writes",
+    }
+)  # fmt: skip
 
+_ATTACH = re.compile("([@!])")
+_ATTACH_TYPES = frozenset(range(64))
 #: Program types that have helpers in common.
 _GROUPS = {
     "tc": ("sched_cls", "sched_act"),
@@ -61,8 +68,8 @@ _GROUPS = {
     ),
     "load_users": ("sched_cls", "sched_act", "cgroup_skb", "sk_reuseport", "socket_filter"),
     "storage_users": (
-        "lsm", "tracing", "syscall", "sched_cls", "sched_act", "cgroup_skb", "cgroup_sock_addr",
-        "cgroup_sockopt", "sk_msg", "sock_ops",
+        "lsm", "sched_cls", "sched_act", "cgroup_skb", "cgroup_sock_addr", "cgroup_sockopt",
+        "sk_msg", "sock_ops",
     ),
     "netns_users": (
         "sched_cls", "sched_act", "cgroup_skb", "cgroup_sock", "cgroup_sock_addr",
@@ -80,7 +87,19 @@ def offered(text: str) -> frozenset[str] | None:
     """Return the program types that *text* names, groups resolved; None for "*", all."""
     if text == "*":
         return None
-    return frozenset(name for word in text.split() for name in _GROUPS.get(word, (word,)))
+    words = (_ATTACH.split(word)[0] for word in text.split())
+    return frozenset(name for word in words for name in _GROUPS.get(word, (word,)))
+
+
+def _attach_types(text: str) -> dict[str, frozenset[int]]:
+    found: dict[str, frozenset[int]] = {}
+    for word in text.split():
+        name, sign, some = (*_ATTACH.split(word), "", "")[:3]
+        numbers = frozenset(map(int, some.split(","))) if some else frozenset()
+        if sign:
+            kept = numbers if sign == "@" else _ATTACH_TYPES - numbers
+            found.update(dict.fromkeys(_GROUPS.get(name, (name,)), kept))
+    return found
 
 
 def prototype(
@@ -93,7 +112,8 @@ def prototype(
         args: words of `_ARGS`; `?` behind one: may be NULL; digits: bytes of a fixed size.
         ret: a word of `_RESULTS`, `:STRUCT` behind it.
         flags: words of `_FLAGS`.
-        types: program types and groups of them.
+        types: program types and groups of them; `TYPE@N,N`: with these attach types, `TYPE!N,N`:
+            with all others.
     """
     words = args.split()
     stems = [word.rstrip("?") for word in words]
@@ -111,6 +131,9 @@ def prototype(
         might_sleep="sleep" in said,
         pkt_access="pkt" in said,
         prog_types=offered(types),
+        attach_types=_attach_types(types),
+        only_tracing="tracing" in said,
+        only_probes="probes" in said,
         changes_packet="changes" in said,
         acquires="acquire" in said,
         releases=1 if "release" in said else 0,

@@ -210,6 +210,9 @@ class FuncProto:
         might_sleep: refused where the context can't sleep.
         pkt_access: memory arguments may point into a packet.
         prog_types: names of the program types that are offered it; None: all.
+        attach_types: of those, the types of which only some attach types are, and which.
+        only_tracing: refused by name to all programs but those of type tracing.
+        only_probes: refused, after its arguments, to types other than kprobe and tracing.
         flags: kfunc flags.
         changes_packet: packet pointers mean nothing after a call (kernel:
             bpf_helper_changes_pkt_data).
@@ -261,6 +264,16 @@ class FuncProto:
     is_cast: bool = False
     sets_result: bool = False
     changes_map: bool = False
+    attach_types: Mapping[str, frozenset[int]] = field(default_factory=dict, hash=False)
+    only_tracing: bool = False
+    only_probes: bool = False
+
+    def is_offered(self, prog_type: str, attach: int) -> bool:
+        """Whether programs of *prog_type* with expected attach type *attach* have it."""
+        if self.prog_types is not None and prog_type not in self.prog_types:
+            return False
+        attach_types = self.attach_types.get(prog_type)
+        return attach_types is None or attach in attach_types
 
     @property
     def is_executable(self) -> bool:

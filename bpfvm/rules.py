@@ -174,6 +174,19 @@ class KernelRules:
         frozenset({"sk_reuseport", "sk_lookup"}),
         "the program types that may update maps of sockets",
     )
+    helpers_withheld: frozenset[tuple[int, str, int | None]] = _rule(
+        frozenset({(49, "cgroup_sock", None), (57, "cgroup_sock", None)}),
+        frozenset(
+            {
+                (39, "lwt_seg6local", None),
+                (49, "cgroup_sock_addr", 52),
+                (49, "cgroup_sock_addr", 53),
+                (57, "cgroup_sock_addr", 52),
+                (57, "cgroup_sock_addr", 53),
+            }
+        ),
+        "helpers that prototypes offer to a program type, but not (with this attach type) here",
+    )
     packet_region_messages: bool = _rule(
         False, True, "packet bounds errors use the min/max value lines"
     )

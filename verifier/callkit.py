@@ -128,7 +128,9 @@ def check_memory(
     elif kind is _MAP_VALUE:
         check_map_access(env, regno, reg, reg.off, size, write=write, zero_ok=zero_ok)
     elif kind is RegType.MAP_KEY:
-        check_key_access(env, regno, reg, reg.off, size, write=write, zero_ok=zero_ok)
+        if write:
+            raise Reject(Reason.RDONLY_WRITE, reg=regno, type=kind.label)
+        check_key_access(env, regno, reg, reg.off, size, write=False, zero_ok=zero_ok)
     elif kind.base is Base.MEM and not kind.may_be_null:
         check_mem_access(env, regno, reg, reg.off, size, write=write, zero_ok=zero_ok)
     elif kind.base is Base.BUF and not kind.may_be_null:

@@ -68,6 +68,7 @@ _SOCKETS = {
     RetType.TCP_SOCK_OR_NULL: RegType.TCP_SOCK.having(Mod.MAYBE_NULL),
 }
 _RINGBUF_MEM = RegType.MEM.having(Mod.RINGBUF | Mod.MAYBE_NULL)
+_PROBES = frozenset({"kprobe", "tracing"})
 
 
 def compile_call(env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
@@ -92,12 +93,17 @@ def _compile_helper(env: Env, idx: int, number: int) -> Step:
         if not 0 < number < MAX_HELPER:
             raise Reject(Reason.HELPER_INVALID, name="unknown", id=number)
         raise Reject(Reason.NOT_SUPPORTED, what=f"helper #{number}")
-    if proto.prog_types is not None and env.program.prog_type not in proto.prog_types:
-        raise Reject(Reason.HELPER_PROG_TYPE, name=proto.name, id=number)
-    if not grants_helper(env.privs, number):
+    program = env.program
+    offered = proto.is_offered(program.prog_type, program.expected_attach_type)
+    anywhere = (number, program.prog_type, None)
+    here = (number, program.prog_type, program.expected_attach_type)
+    withheld = env.rules.helpers_withheld.intersection((anywhere, here))
+    if not offered or withheld or not grants_helper(env.privs, number):
         raise Reject(Reason.HELPER_PROG_TYPE, name=proto.name, id=number)
     if proto.gpl_only and not env.program.is_gpl:
         raise Reject(Reason.HELPER_GPL)
+    if proto.only_tracing and program.prog_type != "tracing":
+        raise Reject(Reason.HELPER_NOT_IN_PROBE)
 
     def step(env: Env, frame: FuncState) -> int:
         if proto.effect is not Effect.SPIN_UNLOCK and holds_lock(env):
@@ -114,6 +120,9 @@ def _compile_helper(env: Env, idx: int, number: int) -> Step:
         if proto.tail_call:
             _check_tail_call(env, call)
         call_back(env, frame, proto)
+        if proto.only_probes and program.prog_type not in _PROBES:
+            type_ = env.prog_type.number
+            raise Reject(Reason.HELPER_NOT_IN_TYPE, name=proto.name, id=number, type=type_)
         if proto.sets_result and env.rules.hook_result_bounded:
             _check_hook_result(env, frame)
         if proto.dynptr is DynptrType.LOCAL and frame.regs[1].type is not _MAP_VALUE:

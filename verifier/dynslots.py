@@ -7,6 +7,7 @@ from verifier.reasons import Reason, Reject
 from verifier.state import (
     Base,
     FuncState,
+    Mod,
     RegState,
     SlotObject,
     VerifierState,
@@ -14,6 +15,9 @@ from verifier.state import (
 )
 
 __all__ = ["destroy", "forget", "forget_slices"]
+
+#: What only slices are; before 7.3 they outlive a dynptr that is overwritten, as their memory does.
+_SLICES = Mod.RDONLY | Mod.PACKET_SLICE
 
 
 def destroy(env: Env, owner: FuncState, spi: int) -> None:
@@ -28,7 +32,7 @@ def destroy(env: Env, owner: FuncState, spi: int) -> None:
     if found.ref and not (env.rules.ids_are_references and _has_clone(env.cur, found)):
         raise Reject(Reason.DYNPTR_OVERWRITTEN)
     forget(env, owner, first)
-    forget_slices(env, found.id)
+    forget_slices(env, found.id, Mod.NONE if env.rules.ids_are_references else _SLICES)
 
 
 def _has_clone(state: VerifierState, found: SlotObject) -> bool:
@@ -49,10 +53,13 @@ def forget(env: Env, owner: FuncState, first: int) -> None:
     env.stack_live.write(owner.frameno, 0b11 << (first - 1))
 
 
-def forget_slices(env: Env, dynptr: int) -> None:
-    """End the pointers into what dynptr number *dynptr* points to."""
+def forget_slices(env: Env, dynptr: int, spared: Mod = Mod.NONE) -> None:
+    """End the pointers into what dynptr number *dynptr* points to, but those with a modifier of
+    *spared*."""
 
     def change(reg: RegState) -> RegState | None:
-        return env.ended_reg if reg.type.base is Base.MEM and reg.info == dynptr else None
+        kind = reg.type
+        ends = kind.base is Base.MEM and reg.info == dynptr and not kind.mods & spared
+        return env.ended_reg if ends else None
 
     replace_regs(env.cur, change)

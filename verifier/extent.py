@@ -43,7 +43,9 @@ def check_region(
 
     if outside(low):
         raise Reject(Reason.MIN_OUTSIDE, before=[detail.format(off=s32(low), size=size)], reg=regno)
-    if s.umax >= MAX_VAR_OFF:
+    # From 7.3 on the constant part counts as well, and below 0 it is large as an unsigned number.
+    moved = pointer.off if env.rules.pointer_off_in_range else 0
+    if s.umax + moved >= MAX_VAR_OFF or s.smin + moved < 0:
         raise Reject(Reason.UNBOUNDED_ACCESS, reg=regno)
     high = s.umax + off
     if outside(high):

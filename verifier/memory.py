@@ -524,6 +524,8 @@ def check_packet_access(
         raise Reject(Reason.MIN_NEGATIVE, reg=regno)
     if low < 0 or (not fits and low + size > proven) or (not size and not zero_ok):
         raise Reject(Reason.MIN_OUTSIDE, before=told(low, low, proven), reg=regno)
+    if scalar.smin + pointer.off < 0:  # as an unsigned number it is large
+        raise Reject(Reason.UNBOUNDED_ACCESS, reg=regno)
     if off + size > limit:
         raise Reject(Reason.MAX_OUTSIDE, before=told(high, high, proven), reg=regno)
 

@@ -366,6 +366,8 @@ class Reason(Enum):
     CALL_FRAMES = (E2BIG, "the call stack of {frames} frames is too deep")
     HELPER_INVALID = (EINVAL, "invalid func {name}#{id}")
     HELPER_PROG_TYPE = (EINVAL, "program of this type cannot use helper {name}#{id}")
+    HELPER_NOT_IN_PROBE = (EINVAL, "helper call is not allowed in probe")
+    HELPER_NOT_IN_TYPE = (ENOTSUPP, "func {name}#{id} not supported for program type {type}")
     HELPER_GPL = (EINVAL, "cannot call GPL-restricted function from non-GPL compatible program")
     HELPER_SLEEPS = (EINVAL, "helper call might sleep in a non-sleepable prog")
     HELPER_SLEEPS_IN = (EINVAL, "sleepable helper {name}#{id} in {context}")

@@ -90,6 +90,9 @@ def test_contexts_that_are_plain_memory() -> None:
     assert "R1 type=ctx expected=fp\n" in traced.log
     skb = check(main("", 'args="mem:4"', body))
     assert "R1 type=ctx expected=fp\n" in skb.log
+    traced = check(main("", 'args="mem:4"', body), "tracepoint")
+    assert traced.last == CALLER
+    assert "R1 type=ctx expected=fp\n" in traced.log
 
 
 def test_arena_arguments_are_scalars_inside() -> None:

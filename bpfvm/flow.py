@@ -127,8 +127,12 @@ def check_structure(insns: Sequence[Insn]) -> None:
             raise LoadError(f"insn {slot}: {what} {insn.opcode:02x}")
         if isa.has_reserved_bits(insn, row):
             raise LoadError(f"insn {slot}: {row.mnemonic}: a reserved field is not zero")
+        passed = isa.stack_arg(insn)
+        if passed is not None and passed >= isa.MAX_STACK_ARGS:
+            raise LoadError(f"insn {slot}: at most {isa.MAX_STACK_ARGS} arguments on the stack")
         for reg, used in ((insn.dst, "dst"), (insn.src, "src")):
-            if used in row.form.fields and reg > isa.MAX_REG:
+            is_base = reg == isa.PARAMS_REG and passed is not None
+            if used in row.form.fields and reg > isa.MAX_REG and not is_base:
                 raise LoadError(f"insn {slot}: R{reg} is invalid")
         rows[slot] = row
         if row.kind is Kind.LDIMM64:

@@ -40,6 +40,10 @@ _PRESENCE_GUARD = 16
 _FRESH_FRAME = bytes(FRAME_SIZE)
 _SCRATCHED = [0] * 5  # r1..r5 after a call
 
+#: Arguments on the stack; what was never passed is 0.
+Args = tuple[int, ...]
+_NO_ARGS: Args = (0,) * isa.MAX_STACK_ARGS
+
 #: Bytes of a view from an index on, or None where the access has no effect.
 Place = tuple[memoryview, int]
 
@@ -54,8 +58,11 @@ class State:
         self._machine = run.machine
         self._arena = run.machine.arena
         self._presence = linked.presence
-        #: Callers: r6..r9 and what is left of their may_goto budget.
-        self._frames: list[tuple[list[int], int]] = []
+        #: Callers: r6..r9, what is left of their may_goto budget, and their arguments on the stack,
+        #: those that they were given and those that they pass.
+        self._frames: list[tuple[list[int], int, Args, Args]] = []
+        self.args_in: Args = _NO_ARGS
+        self._args_out: Args = _NO_ARGS
         self._loops = run.may_goto_limit
         self._space = run.machine.space
         self._generation = -1
@@ -152,7 +159,8 @@ class State:
         """Open a frame for the local call in slot *pc*; return its first slot."""
         if len(self._frames) + 1 >= MAX_FRAMES:
             raise RunFault(pc, f"call stack deeper than {MAX_FRAMES} frames")
-        self._frames.append((r[6:10], self._loops))
+        self._frames.append((r[6:10], self._loops, self.args_in, self._args_out))
+        self.args_in, self._args_out = self._args_out, _NO_ARGS
         self.run.callers.append(pc)
         self._loops = self.run.may_goto_limit
         r[6:10] = _SCRATCHED[:4]
@@ -164,7 +172,7 @@ class State:
         """Close the innermost frame; return the slot after its call."""
         if len(self._frames) == self._floor:
             return _DONE
-        r[6:10], self._loops = self._frames.pop()
+        r[6:10], self._loops, self.args_in, self._args_out = self._frames.pop()
         r[1:6] = _SCRATCHED
         r[10] += FRAME_SIZE
         return self.run.callers.pop() + 1
@@ -174,7 +182,8 @@ class State:
         pc, fp, floor = self.run.pc, self._fp, self._floor
         if len(self._frames) + 1 >= MAX_FRAMES:
             raise RunFault(pc, f"call stack deeper than {MAX_FRAMES} frames")
-        self._frames.append(([], self._loops))
+        self._frames.append(([], self._loops, self.args_in, self._args_out))
+        self.args_in = self._args_out = _NO_ARGS
         self._floor = len(self._frames)
         self.run.callers.append(pc)
         self._loops = self.run.may_goto_limit
@@ -182,9 +191,15 @@ class State:
         self._clear_stack(r[10])
         self._linked.loop(r, self, target)
         self.run.callers.pop()
-        _, self._loops = self._frames.pop()
+        _, self._loops, self.args_in, self._args_out = self._frames.pop()
         self._floor, self._fp = floor, fp
         return r[0]
+
+    def pass_arg(self, number: int, value: int) -> None:
+        """Put argument *number* on the stack, from 0, for the calls that follow."""
+        args = list(self._args_out)
+        args[number] = value
+        self._args_out = tuple(args)
 
     def may_goto(self, pc: int) -> bool:
         """Say whether the may_goto in slot *pc* jumps: its frame's loop budget is used up."""

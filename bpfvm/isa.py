@@ -19,6 +19,8 @@ from bpfvm.insn import Insn
 
 __all__ = [
     "MAX_REG",
+    "MAX_STACK_ARGS",
+    "PARAMS_REG",
     "TABLE",
     "AluOp",
     "AtomicOp",
@@ -34,12 +36,17 @@ __all__ = [
     "has_reserved_bits",
     "is_known_opcode",
     "lookup",
+    "stack_arg",
     "to_arena",
     "writes_dst",
 ]
 
 #: The highest register a program may name: r10, the read-only frame pointer.
 MAX_REG = 10
+#: No register, but the base of arguments that lie on the stack: `*(u64 *)(r11 - 8) = x` passes the
+#: sixth, `x = *(u64 *)(r11 + 8)` takes it (Linux 7.3).
+PARAMS_REG = 11
+MAX_STACK_ARGS = 7
 
 
 class InsnClass(IntEnum):
@@ -672,6 +679,11 @@ _ARENA_FORM: dict[str, InsnDef] = {
 }
 
 
+_LDXDW, _STDW, _STXDW = (
+    cls | Mode.MEM | SIZE_BITS[8] for cls in (InsnClass.LDX, InsnClass.ST, InsnClass.STX)
+)
+
+
 def lookup(insn: Insn) -> InsnDef | None:
     """Return the row that *insn* is, or None: an unknown opcode, or fields that select no row.
 
@@ -684,6 +696,17 @@ def lookup(insn: Insn) -> InsnDef | None:
         else:
             return row
     return None
+
+
+def stack_arg(insn: Insn) -> int | None:
+    """Return which argument on the stack *insn* passes or takes, from 0; None: it does neither."""
+    if insn.opcode == _LDXDW:
+        base, off = insn.src, insn.off
+    elif insn.opcode in (_STDW, _STXDW):
+        base, off = insn.dst, -insn.off
+    else:
+        return None
+    return off // 8 - 1 if base == PARAMS_REG and off > 0 and off % 8 == 0 else None
 
 
 def has_reserved_bits(insn: Insn, row: InsnDef) -> bool:

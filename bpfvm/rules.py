@@ -65,6 +65,9 @@ class KernelRules:
     full_range_value_offsets: bool = _rule(
         False, True, "an ldimm64's offset into a map value may have all 32 bits"
     )
+    stack_args: bool = _rule(
+        False, True, "static functions may have up to 12 arguments, from the sixth on the stack"
+    )
     gotox: bool = _rule(False, True, "there is an indirect jump (opcode 0x0d)")
     complexity_is_e2big: bool = _rule(
         False, True, "too many pending branches are E2BIG, not EFAULT or ENOMEM"

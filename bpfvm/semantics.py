@@ -22,7 +22,7 @@ from bpfvm.bits import U64_MAX, bswap, sext, to_unsigned
 from bpfvm.errors import InternalError
 from bpfvm.flow import Block, jump_target
 from bpfvm.insn import Insn
-from bpfvm.isa import AluOp, AtomicOp, CallKind, EndOp, InsnDef, JmpOp, Kind
+from bpfvm.isa import AluOp, AtomicOp, CallKind, EndOp, InsnDef, JmpOp, Kind, stack_arg
 from bpfvm.xlated import CallSite
 
 __all__ = ["ALU", "ATOMIC", "END", "JMP", "NAMES", "Linked", "block_source", "expression"]
@@ -217,6 +217,10 @@ def _statements(linked: Linked, pc: int, insn: Insn, row: InsnDef) -> Iterable[s
             yield f"{dst} = {linked.constants[pc]:#x}"
         case Kind.CAST_KERN | Kind.CAST_USER:
             yield _cast(linked, pc, insn, row)
+        case Kind.LDX | Kind.ST | Kind.STX if (arg := stack_arg(insn)) is not None:
+            value = _reg(insn.src) if row.is_reg else str(to_unsigned(insn.imm, 64))
+            load, store = f"{dst} = s.args_in[{arg}]", f"s.pass_arg({arg}, {value})"
+            yield load if row.kind is Kind.LDX else store
         case Kind.LDX | Kind.LOAD_ACQ:
             yield _place(pc, row, insn.src, insn.off, write=False)
             value = f"get{row.size}(*p)[0]"

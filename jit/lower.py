@@ -11,6 +11,7 @@ every caller looks at STOP after a call.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import assert_never
 
 from bpfvm import isa
@@ -66,19 +67,25 @@ define internal void @call_out(ptr %s, i64 %frame, i64 %site) noinline nounwind 
 }}
 """
 _ENTRY = """
-define i64 @bpf_main(ptr %s, i64 %r1, i64 %r2) nounwind {
-  %r0 = call i64 @sub_0(ptr %s, i64 0, i64 0, i64 %r1, i64 %r2, i64 0, i64 0, i64 0)
+define i64 @bpf_main(ptr %s, i64 %r1, i64 %r2) nounwind {{
+{none}  %r0 = call i64 @sub_0(ptr %s, i64 0, i64 0, i64 %r1, i64 %r2, i64 0, i64 0, i64 0{more})
   ret i64 %r0
-}
+}}
 """
 #: What Python enters a subprog by.
 _CALLBACK = """
 define i64 @bpf_callback_{slot}(ptr %s, i64 %frame, i64 %r1, i64 %r2, i64 %r3, i64 %r4, i64 %r5)
     nounwind {{
-  %r0 = call i64 @sub_{slot}(ptr %s, i64 %frame,
-      i64 0, i64 %r1, i64 %r2, i64 %r3, i64 %r4, i64 %r5)
+{none}  %r0 = call i64 @sub_{slot}(ptr %s, i64 %frame,
+      i64 0, i64 %r1, i64 %r2, i64 %r3, i64 %r4, i64 %r5{more})
   ret i64 %r0
 }}
+"""
+#: Room for arguments that lie on the stack, and how it is handed on.
+_ARGS_SIZE = 8 * isa.MAX_STACK_ARGS
+_ARGS = f"""\
+  %args = alloca [{_ARGS_SIZE} x i8], align 8
+  call void @llvm.memset.inline.p0.i64(ptr %args, i8 0, i64 {_ARGS_SIZE}, i1 false)
 """
 _WEIGHTS = """
 !0 = !{!"branch_weights", i32 1048576, i32 1}
@@ -120,9 +127,17 @@ def lower(xlated: Xlated, *, arena: bool, guard: Guard | None = None) -> Lowered
         waiting += function.callees - known
         known |= function.callees
         callbacks |= function.callbacks
-    texts += [_CALLBACK.format(slot=slot) for slot in sorted(callbacks)]
-    texts += [_ENTRY, _WEIGHTS]
+    passing = {"none": "", "more": ""}
+    if has_stack_args(xlated.insns):
+        passing = {"none": _ARGS, "more": ", ptr %args"}
+    texts += [_CALLBACK.format(slot=slot, **passing) for slot in sorted(callbacks)]
+    texts += [_ENTRY.format(**passing), _WEIGHTS]
     return tables.finish("".join(texts), sorted(callbacks))
+
+
+def has_stack_args(insns: Sequence[Insn]) -> bool:
+    """Say whether any of *insns* passes or takes an argument on the stack."""
+    return any(isa.stack_arg(insn) is not None for insn in insns)
 
 
 class _Function:
@@ -140,6 +155,8 @@ class _Function:
         self.xlated, self.tables, self.blocks = xlated, tables, blocks
         self.entry, self.arena, self.arena_guard = entry, arena, guard
         self.insns = xlated.insns
+        #: Whether functions are given the arguments that lie on the stack.
+        self.has_stack_args = has_stack_args(xlated.insns)
         self.fn = FunctionText(tables)
         self.callees: set[int] = set()
         self.callbacks: set[int] = set()
@@ -230,15 +247,17 @@ class _Function:
         """Return the function's text."""
         for block in self.reach:
             self._block(block)
+        given = ", ptr %args.in" if self.has_stack_args else ""
         head = [
             f"\ndefine internal i64 @sub_{self.entry}(ptr %s, i64 %frame,"
-            " i64 %a0, i64 %a1, i64 %a2, i64 %a3, i64 %a4, i64 %a5) nounwind {",
+            f" i64 %a0, i64 %a1, i64 %a2, i64 %a3, i64 %a4, i64 %a5{given}) nounwind {{",
             "entry:",
             *(f"  %r{i} = alloca i64" for i in range(_FP)),
             *(f"  store i64 {f'%a{i}' if i <= 5 else '0'}, ptr %r{i}" for i in range(_FP)),
         ]
         # The entry is written last: it loads just those words of the state that are used.
-        setup = self._stack() + (self._loops() if self.uses_may_goto else [])
+        setup = self._stack() + (_ARGS.splitlines() if self.has_stack_args else [])
+        setup += self._loops() if self.uses_may_goto else []
         start = [f"  br label %b{self.entry}"]
         tail = ["stop:", "  ret i64 0", "}", ""]
         return "\n".join([*head, *self.fn.entry_lines(), *setup, *start, *self.fn.lines, *tail])
@@ -341,6 +360,8 @@ class _Function:
                 return self._cast(slot, insn, row)
             case Kind.LDIMM64:
                 self._ldimm64(slot, insn, row)
+            case Kind.LDX | Kind.ST | Kind.STX if (arg := isa.stack_arg(insn)) is not None:
+                self._stack_arg(arg, insn, row)
             case Kind.LDX | Kind.LOAD_ACQ | Kind.ST | Kind.STX | Kind.STORE_REL | Kind.ATOMIC:
                 self._memory(slot, insn, row)
             case Kind.JA | Kind.JCOND | Kind.MAY_GOTO:
@@ -446,6 +467,16 @@ class _Function:
         )
         self._guard(slot, row).access(self.fn, access)
 
+    def _stack_arg(self, arg: int, insn: Insn, row: InsnDef) -> None:
+        fn = self.fn
+        args = "%args.in" if row.kind is Kind.LDX else "%args"
+        at = fn.value(f"getelementptr i64, ptr {args}, i64 {arg}")
+        if row.kind is Kind.LDX:
+            self._set(insn.dst, fn.value(f"load i64, ptr {at}"))
+        else:
+            value = self._get(insn.src) if row.is_reg else str(insn.imm)
+            fn.do(f"store i64 {value}, ptr {at}")
+
     def _own_slot(self, off: int) -> str:
         low = next(low for low, high in self.own_stack or () if low <= off < high)
         return self.fn.value(f"getelementptr i8, ptr %fp{low}, i64 {off - low}")
@@ -527,6 +558,7 @@ class _Function:
         frame = fn.value("add i64 %frame, 1")
         first = "0" if self.xlated.verified else self._get(0)
         args = ", ".join(f"i64 {value}" for value in (first, *map(self._get, range(1, 6))))
+        args += ", ptr %args" if self.has_stack_args else ""
         self._returned(fn.value(f"call i64 @sub_{callee}(ptr %s, i64 {frame}, {args})"))
         fn.check_stop()
 

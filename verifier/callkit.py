@@ -51,8 +51,9 @@ def note_call(env: Env, idx: int, proto: FuncProto) -> None:
 
 
 def clear_caller_saved(frame: FuncState) -> None:
-    """Forget r0 to r5, which no call keeps."""
+    """Forget r0 to r5, which no call keeps, and what was passed on the stack."""
     regs = frame.regs
+    frame.stack_args, frame.has_called = (), True
     for regno in _CALLER_SAVED:
         regs[regno] = NOT_INIT_REG
 

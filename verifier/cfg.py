@@ -110,7 +110,7 @@ def check_program(
     starts = _find_subprogs(program, registry, rules, privs)
     if handler is not None and handler.start not in starts:
         starts = sorted([*starts, handler.start])
-    _check_layout(insns, starts)
+    _check_layout(insns, starts, rules)
     check_func_layout(program, starts)
     check_abnormal_returns(program, registry, starts)
     check_line_info(program, starts)
@@ -190,10 +190,12 @@ def _callback_calls(
             yield idx, proto.callback
 
 
-def _check_layout(insns: Sequence[Insn], starts: list[int]) -> None:
+def _check_layout(insns: Sequence[Insn], starts: list[int], rules: KernelRules) -> None:
     for start, end in zip(starts, [*starts[1:], len(insns)], strict=True):
         for idx in range(start, end):
             insn = insns[idx]
+            if insn.opcode == _GOTOX and rules.gotox:
+                continue
             if insn.opcode & 7 in _JUMP_CLASSES and insn.opcode & 0xF0 not in (0x80, 0x90):
                 target = idx + 1 + (insn.imm if insn.opcode == _JA32 else insn.off)
                 if not start <= target < end:
@@ -238,9 +240,12 @@ def _check_insns(
             idx += 2
             continue
         if not isa.is_known_opcode(insn.opcode) or insn.opcode == 0x8D:
-            if insn.opcode == _GOTOX and rules.gotox:
-                raise Reject(Reason.NOT_SUPPORTED, what="gotox")
-            raise Reject(Reason.UNKNOWN_OPCODE, opcode=insn.opcode)
+            if insn.opcode != _GOTOX or not rules.gotox:
+                raise Reject(Reason.UNKNOWN_OPCODE, opcode=insn.opcode)
+            if insn.src or insn.off or insn.imm:
+                raise Reject(Reason.GOTOX_RESERVED)
+            idx += 1
+            continue
         if rules.static_reserved_checks:
             check_fields(insn)
         rows[idx] = isa.lookup(insn)
@@ -395,6 +400,10 @@ def _check_reachable(insns: Sequence[Insn], cfg: Cfg) -> None:
         seen[idx] = 1
         insn = insns[idx]
         op = insn.opcode
+        if op == _GOTOX:
+            # Jump tables are maps of a type that we don't have.
+            start = max(start for start in cfg.starts if start <= idx)
+            raise Reject(Reason.NO_JUMP_TABLE, start=start)
         if op in (_JA, _JA32):
             target = idx + 1 + (insn.imm if op == _JA32 else insn.off)
             cfg.prune.add(target)

@@ -108,6 +108,8 @@ def _transfer(
             new = _NOTHING
         case Kind.LDIMM64:
             new = _constant(known[insn.dst], idx, insns, row)
+        case Kind.LDX if insn.src > isa.MAX_REG:
+            new = _NOTHING  # an argument on the stack
         case Kind.LDX:
             new = _loaded(known, insn, row, facts)
         case Kind.ATOMIC if row.fetch or row.op is isa.AtomicOp.CMPXCHG:

@@ -11,6 +11,7 @@ from verifier.abnormal import has_packet_load, has_tail_call
 from verifier.callgraph import refs_of
 from verifier.env import Env
 from verifier.reasons import Reason, Reject
+from verifier.stackargs import count_stack_args
 
 __all__ = ["check_stack_depth"]
 
@@ -37,6 +38,8 @@ def check_stack_depth(env: Env) -> None:
     for number in sorted(depth.run_apart, reverse=True):
         depth.check(number)
     depth.check(0)
+    if env.uses_stack_args:
+        depth.check_stack_args()
 
 
 class _Entry(NamedTuple):
@@ -99,6 +102,20 @@ class _Depth:
             if self._deepest.get(key, -1) < total:
                 self._deepest[key] = total
                 todo.append(self._enter(entry, total, called_back))
+
+    def check_stack_args(self) -> None:
+        """Refuse tail calls under what has arguments on the stack, or passes some."""
+        insns = self._env.insns
+        callees = [
+            {self._starts.index(target) for _, target in refs_of(insns, start, end)}
+            for start, end in zip(self._starts, self._ends, strict=True)
+        ]
+        jumps = {number for number, found in enumerate(self._tail_calls) if found}
+        while more := {n for n, called in enumerate(callees) if called & jumps} - jumps:
+            jumps |= more
+        taking = {n for n in range(len(callees)) if count_stack_args(self._env, n)}
+        if jumps & (taking | {n for n, called in enumerate(callees) if called & taking}):
+            raise Reject(Reason.STACK_ARG_TAIL_CALL)
 
     def _enter(self, entry: _Entry, total: int, called_back: bool) -> Iterator[_Entry]:
         """Yield what subprog *entry* calls, or takes the address of."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from bpfvm.context import CtxAccess, ProgType
 from bpfvm.disasm import Names, insn_text
 from bpfvm.insn import Insn
-from bpfvm.isa import CallKind, InsnDef
+from bpfvm.isa import CallKind, InsnDef, stack_arg
 from bpfvm.kernel_btf import KernelTypes
 from bpfvm.maps.base import MapTypes
 from bpfvm.memory import RegionKind
@@ -113,6 +113,8 @@ class Env:
             all_precise=not privileges.bpf_capable,
         )
         self.log = Log(log_level, self.printer, self.insn_text)
+        #: Whether any insn passes or takes an argument on the stack.
+        self.uses_stack_args = any(stack_arg(insn) is not None for insn in program.insns)
         #: What BTF tells of the subprogs, by first slot.
         self.subprogs: dict[int, Subprog] = {s.start: s for s in program.subprogs}
         #: Arguments of global subprogs, by number, once they were asked for.

@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum, unique
 from functools import cache
-from itertools import product
+from itertools import product, zip_longest
 
 from verifier.bounds import range_within
 from verifier.env import Env
 from verifier.state import (
     ADD_CONST,
     EMPTY_TYPES,
+    NOT_INIT_REG,
     SPILL_TYPES,
     UNKNOWN_REG,
     Base,
@@ -105,8 +106,15 @@ def covers(env: Env, old: VerifierState, cur: VerifierState, mode: Mode) -> bool
         b = cur.frames[frameno]
         if a.callsite != b.callsite or a.callback_depth > b.callback_depth:
             return False
+        if env.uses_stack_args and (a.has_passed < b.has_passed or a.has_called < b.has_called):
+            return False
         at = cur.insn_idx if frameno == top else cur.frames[frameno + 1].callsite
         if not _regs_safe(a.regs, b.regs, env.live_regs[at], ids, mode, lenient_ids):
+            return False
+        if (a.stack_args or b.stack_args) and not all(
+            _reg_safe(x, y, ids, mode, lenient_ids)
+            for x, y in zip_longest(a.stack_args, b.stack_args, fillvalue=NOT_INIT_REG)
+        ):
             return False
         if a.stack and not _stack_safe(a, b, ids, mode, lenient_ids, same_types, slot_safe):
             return False

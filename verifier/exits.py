@@ -100,6 +100,7 @@ def leave(env: Env, callee: FuncState) -> int:
         _check_callback_result(env, callee)
     cur.frames.pop()
     caller = cur.frames[-1]
+    caller.stack_args = ()
     next_idx = callee.callsite
     if not is_callback:
         caller.regs[0] = r0

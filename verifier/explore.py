@@ -11,7 +11,7 @@ from typing import assert_never
 from bpfvm.bits import U32_MAX
 from bpfvm.errors import InternalError
 from bpfvm.insn import Insn
-from bpfvm.isa import AtomicOp, CallKind, InsnDef, Kind, LdKind
+from bpfvm.isa import AtomicOp, CallKind, InsnDef, Kind, LdKind, stack_arg
 from bpfvm.xlated import Stats
 from verifier.branches import compile_ja, compile_jcond, compile_may_goto
 from verifier.calls import compile_call
@@ -24,11 +24,12 @@ from verifier.fields import check_fields
 from verifier.globals import entry_regs, signature
 from verifier.iterators import active_depths_differ, is_active
 from verifier.ldabs import compile_ld_abs
-from verifier.log import take
+from verifier.log import ALL_REGS, take
 from verifier.memory import compile_atomic, compile_load, compile_store
 from verifier.precision import Wanted, mark_all_precise, mark_wanted
 from verifier.reasons import Reason, Reject
 from verifier.speculation import is_over, stops
+from verifier.stackargs import compile_stack_arg
 from verifier.state import (
     FP_REG,
     NOT_INIT_REG,
@@ -360,6 +361,8 @@ class Walk:
     def _propagate(self, old: VerifierState, cur: VerifierState) -> bool:
         """What *old* relied on, *cur*'s ancestors now rely on too."""
         wanted = Wanted(len(old.frames))
+        if any(reg.precise for frame in old.frames for reg in frame.stack_args):
+            return mark_all_precise(cur)
         for frame in reversed(old.frames):
             frameno = frame.frameno
             for regno, reg in enumerate(frame.regs):
@@ -525,7 +528,7 @@ class Walk:
             self._after_branch = False
         log.state(idx, frame)
         self._log_source(idx)
-        log.insn(idx, _touched(self.env, idx))
+        log.insn(idx, _touched(self.env, idx) & ALL_REGS)
 
 
 def _is_other_entry(old: VerifierState, cur: VerifierState) -> bool:
@@ -538,6 +541,8 @@ def _forget_marks(frame: FuncState) -> None:
     for regno, reg in enumerate(frame.regs):
         if reg.precise:
             frame.regs[regno] = with_precise(reg, False)
+    if frame.stack_args:
+        frame.stack_args = tuple(with_precise(reg, False) for reg in frame.stack_args)
     for spi, slot in frame.stack.items():
         if slot.spilled is not None and slot.spilled.precise:
             frame.stack[spi] = StackSlot(slot.types, with_precise(slot.spilled, False))
@@ -587,6 +592,8 @@ def _compile(env: Env, idx: int, insn: Insn, row: InsnDef) -> Step:
             return compile_mov(env, idx, insn, row)
         case Kind.LDIMM64:
             return _compile_ldimm64(env, idx, insn, row)
+        case Kind.LDX | Kind.ST | Kind.STX if env.rules.stack_args and stack_arg(insn) is not None:
+            return compile_stack_arg(idx, insn, row)
         case Kind.LDX | Kind.LOAD_ACQ:
             return compile_load(env, idx, insn, row)
         case Kind.ST | Kind.STX | Kind.STORE_REL:

@@ -6,7 +6,7 @@ Before 7.3 the kernel looks at them when the walk reaches the insn, later in one
 from __future__ import annotations
 
 from bpfvm.insn import Insn
-from bpfvm.isa import MAX_REG, AluOp, EndOp, InsnClass, Kind, lookup
+from bpfvm.isa import MAX_REG, PARAMS_REG, AluOp, EndOp, InsnClass, Kind, lookup, stack_arg
 from verifier.reasons import Reason, Reject
 
 __all__ = ["check_fields", "check_regs", "is_atomic"]
@@ -28,8 +28,9 @@ _KFUNC = 2
 
 def check_regs(insn: Insn) -> None:
     """Refuse register numbers that no program may name."""
+    base = None if stack_arg(insn) is None else PARAMS_REG
     for reg in (insn.dst, insn.src):
-        if reg > MAX_REG:
+        if reg > MAX_REG and reg != base:
             raise Reject(Reason.INVALID_REG, reg=reg)
 
 

@@ -12,6 +12,7 @@ from typing import assert_never
 
 from bpfvm.bits import S32_MAX
 from bpfvm.context import CTX_STRUCTS
+from bpfvm.isa import MAX_STACK_ARGS
 from bpfvm.program import Param, Subprog
 from bpfvm.proto import DynptrType
 from verifier.bounds import ZERO
@@ -21,6 +22,7 @@ from verifier.env import Env
 from verifier.precision import mark_reg
 from verifier.prototype import ArgKind, GlobalArg
 from verifier.reasons import Reason, Reject
+from verifier.stackargs import check_passed, count_stack_args
 from verifier.state import (
     NOT_INIT_REG,
     UNKNOWN_REG,
@@ -76,6 +78,11 @@ def _signature(env: Env, subprog: Subprog) -> tuple[GlobalArg, ...]:
         Reject: the kernel can't verify a function of this prototype.
     """
     params = subprog.params or ()
+    if len(params) > MAX_ARGS and env.rules.stack_args:
+        limit = MAX_ARGS + MAX_STACK_ARGS
+        if len(params) > limit:
+            raise Reject(Reason.TOO_MANY_PARAMS, limit=limit, name=subprog.name, count=len(params))
+        raise Reject(Reason.GLOBAL_STACK_ARGS, name=subprog.name, count=len(params), limit=MAX_ARGS)
     if len(params) > MAX_ARGS:
         raise Reject(Reason.GLOBAL_TOO_MANY, name=subprog.name, count=len(params), limit=MAX_ARGS)
     _check_result(env, subprog)
@@ -229,7 +236,12 @@ def check_args(env: Env, frame: FuncState, number: int) -> None:
     Raises:
         Reject: what is wrong with them, or with the prototype.
     """
-    for i, arg in enumerate(signature(env, number)):
+    try:
+        args = signature(env, number)
+    except Reject as e:
+        check_passed(frame, min(count_stack_args(env, number), MAX_STACK_ARGS), e.lines)
+        raise
+    for i, arg in enumerate(args):
         _check_arg(env, frame, i, arg, number)
 
 

@@ -180,6 +180,12 @@ def mark_all_precise(start: VerifierState) -> bool:
                 if reg.type is _SCALAR and not reg.precise:
                     frame.regs[regno] = with_precise(reg, True)
                     changed = True
+            if any(reg.type is _SCALAR and not reg.precise for reg in frame.stack_args):
+                frame.stack_args = tuple(
+                    with_precise(reg, True) if reg.type is _SCALAR else reg
+                    for reg in frame.stack_args
+                )
+                changed = True
             for spi, slot in frame.stack.items():
                 spilled = slot.spilled
                 if spilled is not None and spilled.type is _SCALAR and not spilled.precise:
@@ -258,6 +264,8 @@ def _trail(insn: Insn, row: InsnDef | None, *, walked: bool, apart: bool) -> Tra
             return dst, dst, other, _PLAIN
         case Kind.NEG | Kind.END | Kind.JA | Kind.MAY_GOTO:
             return 0, 0, 0, _PLAIN
+        case Kind.LDX if insn.src > FP_REG:
+            return dst, 0, 0, _CAREFUL
         case Kind.LDIMM64 | Kind.LDX | Kind.LOAD_ACQ:
             return dst, dst, 0, _PLAIN
         case Kind.JCOND:
@@ -321,6 +329,9 @@ def _back(
             pass
         case Kind.LDIMM64:
             regs[-1] &= ~dst
+        case Kind.LDX if insn.src > FP_REG:
+            if regs[-1] & dst:
+                raise _GiveUpError  # an argument on the stack
         case Kind.LDX | Kind.LOAD_ACQ:
             if regs[-1] & dst:
                 regs[-1] &= ~dst

@@ -104,6 +104,8 @@ class Reason(Enum):
     ALU_RESERVED = (EINVAL, "BPF_ALU uses reserved fields")
     JMP_RESERVED = (EINVAL, "BPF_JMP/JMP32 uses reserved fields")
     JA_RESERVED = (EINVAL, "BPF_JA uses reserved fields")
+    GOTOX_RESERVED = (EINVAL, "BPF_JA|BPF_X uses reserved fields")
+    NO_JUMP_TABLE = (EINVAL, "no jump tables found for subprog starting at {start}")
     CALL_RESERVED = (EINVAL, "BPF_CALL uses reserved fields")
     EXIT_RESERVED = (EINVAL, "BPF_EXIT uses reserved fields")
     LDIMM64_RESERVED = (EINVAL, "BPF_LD_IMM64 uses reserved fields")
@@ -364,6 +366,25 @@ class Reason(Enum):
 
     # calls
     CALL_FRAMES = (E2BIG, "the call stack of {frames} frames is too deep")
+    STACK_ARG_LIMIT = (
+        EINVAL,
+        "stack arg write offset {off} exceeds max {limit} stack args",
+    )
+    STACK_ARG_LATE = (EINVAL, "r11 load must be before any r11 store or call insn")
+    STACK_ARG_READ = (EACCES, "invalid read from stack arg off {off} depth {depth}")
+    STACK_ARG_MISSING = (
+        EFAULT,
+        "callee expects {count} args, stack arg{arg} is not initialized",
+    )
+    STACK_ARG_TAIL_CALL = (EINVAL, "tail_calls are not allowed in programs with stack args")
+    TOO_MANY_PARAMS = (
+        EFAULT,
+        "kernel supports at most {limit} parameters, function {name} has {count}",
+    )
+    GLOBAL_STACK_ARGS = (
+        EINVAL,
+        "global function {name} has {count} > {limit} args, stack args not supported",
+    )
     HELPER_INVALID = (EINVAL, "invalid func {name}#{id}")
     HELPER_PROG_TYPE = (EINVAL, "program of this type cannot use helper {name}#{id}")
     HELPER_NOT_IN_PROBE = (EINVAL, "helper call is not allowed in probe")

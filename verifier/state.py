@@ -195,6 +195,9 @@ class FuncState:
         result: of a callback, the range of what it may return.
         callback_depth: turns of the callback that its current call insn has made on this path.
         async_entries: how many async callbacks led to this frame.
+        stack_args: what it passes on the stack, from the sixth argument on.
+        has_passed, has_called: it has put arguments there, and has called something: its own can't
+            be read any more.
     """
 
     __slots__ = (
@@ -202,10 +205,13 @@ class FuncState:
         "callback_depth",
         "callsite",
         "frameno",
+        "has_called",
+        "has_passed",
         "regs",
         "result",
         "role",
         "stack",
+        "stack_args",
         "subprog",
     )
 
@@ -222,6 +228,8 @@ class FuncState:
         self.role = Role.CALL
         self.result: tuple[int, int] | None = None
         self.callback_depth = self.async_entries = 0
+        self.stack_args: tuple[RegState, ...] = ()
+        self.has_passed = self.has_called = False
 
     def copy(self) -> FuncState:
         """Return a frame that can be changed on its own."""
@@ -230,6 +238,8 @@ class FuncState:
         )
         new.role, new.result = self.role, self.result
         new.callback_depth, new.async_entries = self.callback_depth, self.async_entries
+        new.stack_args = self.stack_args
+        new.has_passed, new.has_called = self.has_passed, self.has_called
         return new
 
 
@@ -362,6 +372,8 @@ def replace_regs(state: VerifierState, change: Callable[[RegState], RegState | N
             new = change(reg)
             if new is not None:
                 regs[regno] = new
+        if frame.stack_args:
+            frame.stack_args = tuple(change(reg) or reg for reg in frame.stack_args)
         for spi, slot in frame.stack.items():
             if slot.spilled is not None:
                 new = change(slot.spilled)

@@ -6,6 +6,7 @@ Rules: Linux 6.18 (check_func_call).
 
 from __future__ import annotations
 
+from bpfvm.isa import MAX_STACK_ARGS
 from bpfvm.program import Linkage
 from verifier.callkit import clear_caller_saved
 from verifier.env import Env, Step
@@ -13,6 +14,7 @@ from verifier.globals import check_args
 from verifier.packets import forget_packets
 from verifier.reasons import Reason, Reject
 from verifier.resources import check_resource_leak, sleep_context
+from verifier.stackargs import check_passed, count_stack_args
 from verifier.state import (
     LOCKS,
     NOT_INIT_REG,
@@ -58,14 +60,24 @@ def compile_local_call(env: Env, idx: int, target: int) -> Step:
     if is_global(env, number):
         return _compile_global(env, idx, number)
 
+    subprog = env.subprogs.get(target)
+    params = len(subprog.params or ()) if subprog is not None else 0
+    on_stack = count_stack_args(env, number)
+
     def step(env: Env, frame: FuncState) -> int:
         cur = env.cur
         frameno = len(cur.frames)
+        if on_stack > MAX_STACK_ARGS:
+            limit, name = params - on_stack + MAX_STACK_ARGS, subprog.name if subprog else ""
+            raise Reject(Reason.TOO_MANY_PARAMS, limit=limit, name=name, count=params)
+        check_passed(frame, on_stack)
         if frameno >= env.rules.call_frames:
             raise Reject(Reason.CALL_FRAMES, frames=frameno + 1)
         regs = [NOT_INIT_REG, *frame.regs[1:6], *[NOT_INIT_REG] * 4, fp_reg(frameno)]
         callee = FuncState(frameno, number, idx, regs, {})
+        passed = frame.stack_args
         clear_caller_saved(frame)
+        frame.stack_args = passed
         cur.frames.append(callee)
         if env.log.on:
             env.log.line("caller:")
@@ -86,6 +98,8 @@ def _compile_global(env: Env, idx: int, number: int) -> Step:
 
     def step(env: Env, frame: FuncState) -> int:
         failed = _failed_args(env, frame, number)
+        if failed is not None and failed.reason.errno == Reason.STACK_ARG_MISSING.errno:
+            raise failed
         _check_context(env, number, name, () if failed is None else failed.lines)
         if failed is not None:
             raise _caller_args(failed.reason.errno, failed.lines, number, name)

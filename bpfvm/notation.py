@@ -35,6 +35,7 @@ _ARGS = {
 _RESULTS = {
     "int": RetType.INTEGER,
     "len": RetType.LENGTH,
+    "hook": RetType.HOOK_RESULT,
     "void": RetType.VOID,
     "value": RetType.MAP_VALUE,
     "value?": RetType.MAP_VALUE_OR_NULL,

@@ -97,6 +97,7 @@ class RetType(Enum):
     """What a call leaves in r0."""
 
     INTEGER = auto()  # unknown 64-bit scalar
+    HOOK_RESULT = auto()  # what the hook returns: from 7.3 known to be 0 or a negative errno
     INT32 = auto()  # a C int: helpers sign-extend, kfuncs leave 32 bits (see verifier)
     VOID = auto()
     MAP_VALUE_OR_NULL = auto()

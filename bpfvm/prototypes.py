@@ -149,7 +149,7 @@ _ROWS = """
 183 get_func_arg | ctx any outfix8 | int | - | tracing
 184 get_func_ret | ctx outfix8 | int | - | tracing
 185 get_func_arg_cnt | ctx | int | - | tracing
-186 get_retval | - | int | - | cgroup!0,1,3,19,20,29,30,31,32,51,52,53 lsm
+186 get_retval | - | hook | - | cgroup!0,1,3,19,20,29,30,31,32,51,52,53 lsm
 187 set_retval | any | int | result | cgroup!0,1,3,19,20,29,30,31,32,51,52,53 lsm
 188 xdp_get_buff_len | btf | int | - | tracing syscall
 191 copy_from_user_task | out size0 any btf any | int | gpl sleep | *

@@ -68,6 +68,9 @@ class KernelRules:
     stack_args: bool = _rule(
         False, True, "static functions may have up to 12 arguments, from the sixth on the stack"
     )
+    no_percpu_strings: bool = _rule(
+        False, True, "a value of an array of CPUs' values is refused as a string by its map type"
+    )
     gotox: bool = _rule(False, True, "there is an indirect jump (opcode 0x0d)")
     complexity_is_e2big: bool = _rule(
         False, True, "too many pending branches are E2BIG, not EFAULT or ENOMEM"

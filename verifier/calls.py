@@ -176,10 +176,14 @@ def _check_hook_result(env: Env, frame: FuncState) -> None:
     reg = frame.regs[1]
     if reg.type is not RegType.SCALAR:
         raise Reject(Reason.KFUNC_SCALAR, reg=1)
-    program = env.program
-    if (program.prog_type, program.expected_attach_type) != _FREE_RESULT:
+    if _is_bounded(env):
         allowed = (-MAX_ERRNO, 0)
         check_range(env, frame, 1, allowed, "At bpf_set_retval", width=32)
+
+
+def _is_bounded(env: Env) -> bool:
+    """Say whether the hook returns 0 or a negative errno."""
+    return (env.program.prog_type, env.program.expected_attach_type) != _FREE_RESULT
 
 
 def _check_may_sleep(env: Env, proto: FuncProto) -> None:
@@ -196,6 +200,10 @@ def _result(env: Env, call: Call) -> RegState:
     match call.proto.ret:
         case RetType.VOID:
             return NOT_INIT_REG
+        case RetType.HOOK_RESULT if env.rules.hook_result_bounded and _is_bounded(env):
+            return RegState(RegType.SCALAR, _length(env, 0))
+        case RetType.HOOK_RESULT:
+            return UNKNOWN_REG
         case RetType.INTEGER | RetType.INT32 | RetType.POINTER_AS_SCALAR:
             return UNKNOWN_REG
         case RetType.MAP_VALUE_OR_NULL:

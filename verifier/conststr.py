@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bpfvm.bits import s64
-from bpfvm.maps.base import MapFlags
+from bpfvm.maps.base import MapFlags, MapType
 from verifier.env import Env
 from verifier.extent import check_region
 from verifier.reasons import Reason, Reject
@@ -15,6 +15,8 @@ __all__ = ["check_const_str"]
 def check_const_str(env: Env, reg: RegState, regno: int) -> None:
     """Refuse a map value that is no constant string up to a NUL."""
     facts = env.facts[reg.arg]
+    if facts.defn.map_type == MapType.PERCPU_ARRAY and env.rules.no_percpu_strings:
+        raise Reject(Reason.STR_PER_CPU, reg=regno)
     if facts.contents is None or not facts.defn.flags & MapFlags.RDONLY_PROG:
         raise Reject(Reason.STR_NOT_READ_ONLY, reg=regno)
     if reg.scalar.mask:

@@ -147,6 +147,7 @@ def _result(env: Env, idx: int, call: _Call) -> RegState:
             | RetType.RINGBUF_MEM_OR_NULL
             | RetType.DYNPTR_MEM_OR_NULL
             | RetType.LENGTH
+            | RetType.HOOK_RESULT
             | RetType.MAP_VALUE
             | RetType.SOCKET_OR_NULL
             | RetType.SOCK_COMMON_OR_NULL

@@ -440,6 +440,10 @@ class Reason(Enum):
         EACCES,
         "R{reg} and R{len_reg} memory, len pair leads to invalid memory access",
     )
+    STR_PER_CPU = (
+        EACCES,
+        "R{reg} points to percpu_array map which cannot be used as const string",
+    )
     STR_NOT_READ_ONLY = (EACCES, "R{reg} does not point to a readonly map'")
     STR_NOT_CONST = (EACCES, "R{reg} is not a constant address'")
     STR_NOT_TERMINATED = (EINVAL, "string is not zero-terminated")

@@ -12,7 +12,6 @@ from typing import assert_never
 
 from bpfvm.bits import S32_MAX
 from bpfvm.context import CTX_STRUCTS
-from bpfvm.isa import MAX_STACK_ARGS
 from bpfvm.program import Param, Subprog
 from bpfvm.proto import DynptrType
 from verifier.bounds import ZERO
@@ -79,9 +78,6 @@ def _signature(env: Env, subprog: Subprog) -> tuple[GlobalArg, ...]:
     """
     params = subprog.params or ()
     if len(params) > MAX_ARGS and env.rules.stack_args:
-        limit = MAX_ARGS + MAX_STACK_ARGS
-        if len(params) > limit:
-            raise Reject(Reason.TOO_MANY_PARAMS, limit=limit, name=subprog.name, count=len(params))
         raise Reject(Reason.GLOBAL_STACK_ARGS, name=subprog.name, count=len(params), limit=MAX_ARGS)
     if len(params) > MAX_ARGS:
         raise Reject(Reason.GLOBAL_TOO_MANY, name=subprog.name, count=len(params), limit=MAX_ARGS)
@@ -239,7 +235,7 @@ def check_args(env: Env, frame: FuncState, number: int) -> None:
     try:
         args = signature(env, number)
     except Reject as e:
-        check_passed(frame, min(count_stack_args(env, number), MAX_STACK_ARGS), e.lines)
+        check_passed(frame, count_stack_args(env, number), e.lines)
         raise
     for i, arg in enumerate(args):
         _check_arg(env, frame, i, arg, number)

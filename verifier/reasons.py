@@ -377,10 +377,6 @@ class Reason(Enum):
         "callee expects {count} args, stack arg{arg} is not initialized",
     )
     STACK_ARG_TAIL_CALL = (EINVAL, "tail_calls are not allowed in programs with stack args")
-    TOO_MANY_PARAMS = (
-        EFAULT,
-        "kernel supports at most {limit} parameters, function {name} has {count}",
-    )
     GLOBAL_STACK_ARGS = (
         EINVAL,
         "global function {name} has {count} > {limit} args, stack args not supported",

@@ -6,7 +6,6 @@ Rules: Linux 6.18 (check_func_call).
 
 from __future__ import annotations
 
-from bpfvm.isa import MAX_STACK_ARGS
 from bpfvm.program import Linkage
 from verifier.callkit import clear_caller_saved
 from verifier.env import Env, Step
@@ -60,16 +59,11 @@ def compile_local_call(env: Env, idx: int, target: int) -> Step:
     if is_global(env, number):
         return _compile_global(env, idx, number)
 
-    subprog = env.subprogs.get(target)
-    params = len(subprog.params or ()) if subprog is not None else 0
     on_stack = count_stack_args(env, number)
 
     def step(env: Env, frame: FuncState) -> int:
         cur = env.cur
         frameno = len(cur.frames)
-        if on_stack > MAX_STACK_ARGS:
-            limit, name = params - on_stack + MAX_STACK_ARGS, subprog.name if subprog else ""
-            raise Reject(Reason.TOO_MANY_PARAMS, limit=limit, name=name, count=params)
         check_passed(frame, on_stack)
         if frameno >= env.rules.call_frames:
             raise Reject(Reason.CALL_FRAMES, frames=frameno + 1)

@@ -12,6 +12,7 @@ Directives:
 
     .map NAME type=arena|array|hash|N [key=N] [value=N] [entries=N] [flags=mmapable,...|N]
               [extra=N] [image=HEX] [frozen] [inner=MAP] [fields=bpf_spin_lock@N,...]
+    .struct NAME size=N [id=N] [fields=bpf_list_node@N,...]
     .prog NAME [type=xdp] [sleepable[=0|1]] [license=GPL] [attach=N] [flags=N]
     .func NAME [global] [args="WORD,..."] [ret=WORD] [exception=NAME]
     .kfunc NAME [weak]
@@ -21,7 +22,9 @@ Directives:
 after a `.prog` is a subprogram of that program (at its very start: the name of its main
 function); `.func` before every `.prog` is shared, and linked behind each program that refers to
 it. A label that is called is a subprogram too. `.kfunc` fixes the order of a program's kfuncs,
-or tells that one is weak. `.slot` is a slot as it is, its 8 bytes in hex. The words for the
+or tells that one is weak. `.struct` is one that programs have objects of, `id` its number in
+BTF, by default 1 and on; `fields=bpf_list_head@8:NAME@N` says by which node a list has its objects
+of that struct. `.slot` is a slot as it is, its 8 bytes in hex. The words for the
 parameters and the result of a `.func`, which stand for its BTF, are `bpfvm.signature`'s.
 
 Names in statements: a label of the same function group comes first, then a helper, and any other
@@ -46,8 +49,8 @@ from bpfvm.flow import find_subprogs
 from bpfvm.insn import Insn, decode
 from bpfvm.isa import CallKind, Kind, LdKind
 from bpfvm.maps.base import MapFlags, MapType
-from bpfvm.program import Linkage, MapDef, ObjectFile, Param, Program, Subprog
-from bpfvm.record import FieldKind, MapField
+from bpfvm.program import Linkage, LocalType, MapDef, ObjectFile, Param, Program, Subprog
+from bpfvm.record import Contained, FieldKind, MapField
 from bpfvm.signature import PARAM_WORDS, RESULT_WORDS, param_of, result_of
 from bpfvm.statement import OpenSlot, Ref, RefKind, statement_slots
 from bpfvm.syntax import Place, parse, read_int
@@ -111,6 +114,7 @@ class _Assembler:
         self.helpers = helpers
         self.origin = origin
         self.maps: dict[str, MapDef] = {}
+        self.types: dict[str, LocalType] = {}
         self.weak: dict[str, bool] = {}
         self.shared: dict[str, _Chunk] = {}
         #: Functions of `clang -S` text, where its sections make programs of some of them.
@@ -209,6 +213,8 @@ class _Assembler:
         match words.name:
             case ".map":
                 self.map_directive(words)
+            case ".struct":
+                self.struct_directive(words)
             case ".prog":
                 self.prog_directive(words)
             case ".func":
@@ -221,7 +227,8 @@ class _Assembler:
                 self.slot_directive(words)
             case _:
                 words.fail(
-                    f"unknown directive {words.name}: expected .map, .prog, .func, .kfunc, .slot",
+                    f"unknown directive {words.name}: expected .map, .prog, .func, "
+                    ".kfunc, .slot, .struct",
                     words.col,
                 )
         words.done()
@@ -254,6 +261,14 @@ class _Assembler:
             record=self.record_of(words),
         )
 
+    def struct_directive(self, words: _Words) -> None:
+        name = words.subject("a struct's name")
+        if name in self.types:
+            words.fail(f"duplicate struct {name}", words.col)
+        number = words.number("id", len(self.types) + 1)
+        size = words.number("size", 0)
+        self.types[name] = LocalType(number, name, size, self.record_of(words) or ())
+
     def inner_of(self, words: _Words) -> MapDef | None:
         """Return the map that `inner=NAME` says elements are like."""
         name = words.text("inner")
@@ -272,11 +287,14 @@ class _Assembler:
         kinds = {kind.label: kind for kind in FieldKind}
         found = []
         for part in filter(None, text.split(",")):
-            label, _, off = part.partition("@")
-            if label not in kinds or not off.isdigit():
+            field, _, target = part.partition(":")
+            label, _, off = field.partition("@")
+            name, _, node = target.partition("@")
+            if label not in kinds or not off.isdigit() or (target and not node.isdigit()):
                 known = ", ".join(kinds)
                 words.fail(f"fields: {part!r}: expected NAME@OFFSET of {known}", words.col)
-            found.append(MapField(kinds[label], int(off)))
+            holds = Contained(name, int(node)) if target else None
+            found.append(MapField(kinds[label], int(off), holds))
         return tuple(sorted(found, key=lambda field: field.off))
 
     def prog_directive(self, words: _Words) -> None:
@@ -484,6 +502,7 @@ class _Linker:
             (),
             chunk.attach,
             chunk.flags,
+            types=tuple(self.owner.types.values()),
         )
 
     def collect(self) -> None:

@@ -40,6 +40,8 @@ _VLEN_MASK = 0xFFFF
 _POINTER_SIZE = 8
 #: How many modifiers, typedefs, pointers and array levels may follow one another (as in libbpf).
 _MAX_DEPTH = 32
+#: Decl tag of a list's head and a tree's root.
+_CONTAINS = "contains:"
 #: Source lines are shown cut off there.
 _MAX_LINE = 1024
 
@@ -335,6 +337,12 @@ class Btf:
     def tags_of_func(self, func: BtfType) -> frozenset[str]:
         """Return the decl tags on a FUNC itself."""
         return self._decl_tags.get((func.id, -1), frozenset())
+
+    def contains(self, type_id: int, member: int) -> str | None:
+        """Return what the decl tag `contains:` says of a struct's member, or a variable (-1)."""
+        found = self._decl_tags.get((type_id, member), frozenset())
+        tags = sorted(tag for tag in found if tag.startswith(_CONTAINS))
+        return tags[0].removeprefix(_CONTAINS) if tags else None
 
     def func_linkage(self, func: BtfType) -> Linkage:
         """Return the linkage of a FUNC."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from bpfvm.btf import Btf, BtfKind
-from bpfvm.record import FieldKind, MapField
+from bpfvm.program import LocalType
+from bpfvm.record import Contained, FieldKind, MapField
 
-__all__ = ["record_of", "record_of_section"]
+__all__ = ["local_types", "record_of", "record_of_section"]
 
 _BY_NAME = {kind.label: kind for kind in FieldKind if not kind.is_pointer}
+_ROOTS = (FieldKind.LIST_HEAD, FieldKind.RB_ROOT)
 _BY_TAG = {
     "kptr": FieldKind.KPTR,
     "kptr_untrusted": FieldKind.KPTR,
@@ -37,11 +40,35 @@ def record_of_section(btf: Btf, name: str) -> tuple[MapField, ...] | None:
     for var_id, offset, _size in section.extra:
         var = btf.type(var_id)
         if var.kind is BtfKind.VAR:
-            found += _fields(btf, var.ref, offset, 0)
+            found += _fields(btf, var.ref, offset, 0, btf.contains(var_id, -1))
     return tuple(sorted(found, key=lambda field: field.off))
 
 
-def _fields(btf: Btf, type_id: int, off: int, depth: int) -> Iterator[MapField]:
+def local_types(btf: Btf, asked: frozenset[int]) -> tuple[LocalType, ...]:
+    """Return the structs that have special fields, and those of the numbers *asked*."""
+    found = []
+    for struct in btf.types:
+        if struct.kind is BtfKind.STRUCT and struct.name not in _BY_NAME:
+            fields = record_of(btf, struct.id)
+            if fields or struct.id in asked:
+                found.append(LocalType(struct.id, struct.name, struct.ref, fields))
+    return tuple(found)
+
+
+def _contained(btf: Btf, text: str | None) -> Contained | None:
+    """Return what "STRUCT:NODE" names, None where there is no such node."""
+    name, _, node = (text or "").partition(":")
+    for struct in btf.types:
+        if struct.kind is BtfKind.STRUCT and struct.name == name:
+            for member_off, _type_id, bits in struct.extra:
+                if btf.string(member_off) == node:
+                    return Contained(name, (bits & _OFFSET_MASK) // 8)
+    return None
+
+
+def _fields(
+    btf: Btf, type_id: int, off: int, depth: int, contains: str | None = None
+) -> Iterator[MapField]:
     found = btf.resolve(type_id)
     if found.kind is BtfKind.PTR:
         for tag in btf.tags(type_id) & _BY_TAG.keys():
@@ -53,11 +80,14 @@ def _fields(btf: Btf, type_id: int, off: int, depth: int) -> Iterator[MapField]:
         first = list(_fields(btf, element, off, depth + 1))
         size = btf.size_of(element) if first else 0
         for i in range(min(count, _MAX_FIELDS) if first else 0):
-            yield from (MapField(field.kind, field.off + i * size) for field in first)
+            yield from (replace(field, off=field.off + i * size) for field in first)
     elif found.kind is BtfKind.STRUCT:
         kind = _BY_NAME.get(found.name)
-        if kind is not None:
+        if kind in _ROOTS:
+            yield MapField(kind, off, _contained(btf, contains))
+        elif kind is not None:
             yield MapField(kind, off)
         elif depth < _MAX_DEPTH:
-            for _name, member, bits in found.extra:
-                yield from _fields(btf, member, off + (bits & _OFFSET_MASK) // 8, depth + 1)
+            for i, (_name, member, bits) in enumerate(found.extra):
+                at = off + (bits & _OFFSET_MASK) // 8
+                yield from _fields(btf, member, at, depth + 1, btf.contains(found.id, i))

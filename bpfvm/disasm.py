@@ -15,7 +15,7 @@ comments too.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -24,7 +24,8 @@ from bpfvm.bits import u32
 from bpfvm.insn import Insn
 from bpfvm.isa import TABLE, CallKind, Form, InsnDef, Kind, LdKind
 from bpfvm.maps.base import MapFlags, MapType
-from bpfvm.program import Linkage, MapDef, ObjectFile, Program, Subprog
+from bpfvm.program import Linkage, LocalType, MapDef, ObjectFile, Program, Subprog
+from bpfvm.record import MapField
 from bpfvm.signature import words_of
 
 __all__ = ["KERNEL", "Names", "disassemble", "insn_text", "listing_names"]
@@ -248,7 +249,9 @@ def disassemble(what: ObjectFile | Program, helpers: Mapping[str, int]) -> str:
     """Return the listing of an object or of one program: text that `asm.assemble` takes back,
     given the same *helpers* (numbers by name)."""
     programs = [what] if isinstance(what, Program) else list(what.programs.values())
-    lines = [_map_line(defn) for defn in what.maps]
+    types = {kind.id: kind for program in programs for kind in program.types}
+    lines = [_type_line(kind) for kind in types.values()]
+    lines += [_map_line(defn) for defn in what.maps]
     for program in programs:
         if lines:
             lines.append("")
@@ -285,6 +288,20 @@ def _signature(subprog: Subprog) -> str:
     return f' args="{args}" ret={ret}{callbacks}'
 
 
+def _type_line(kind: LocalType) -> str:
+    fields = f" fields={_fields(kind.fields)}" if kind.fields else ""
+    return f".struct {_word(kind.name)} size={kind.size} id={kind.id}{fields}"
+
+
+def _fields(fields: Sequence[MapField]) -> str:
+    words = (
+        f"{field.kind.label}@{field.off}"
+        + (f":{field.holds.name}@{field.holds.off}" if field.holds is not None else "")
+        for field in fields
+    )
+    return ",".join(words)
+
+
 def _map_line(defn: MapDef) -> str:
     try:
         kind = MapType(defn.map_type).name.lower()
@@ -303,6 +320,5 @@ def _map_line(defn: MapDef) -> str:
     if defn.image is not None:
         line += f" image={defn.image.hex()}" if defn.image else ' image=""'
     if defn.record is not None:
-        fields = ",".join(f"{field.kind.label}@{field.off}" for field in defn.record)
-        line += f" fields={fields}" if fields else ' fields=""'
+        line += f" fields={_fields(defn.record)}" if defn.record else ' fields=""'
     return line + (" frozen" if defn.frozen else "")

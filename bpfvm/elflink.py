@@ -12,13 +12,14 @@ from typing import TypeVar
 from bpfvm import isa
 from bpfvm.bits import s32
 from bpfvm.btf import Btf, BtfExt, BtfKind, CoreReloc, FuncInfo, LineRecord, Records
+from bpfvm.btfrecord import local_types
 from bpfvm.context import match_section
 from bpfvm.elf import Elf, Reloc, Section, Symbol
 from bpfvm.elfmaps import ObjectMaps
 from bpfvm.errors import LoadError, NotSupported
 from bpfvm.insn import MAX_INSNS, SLOT, Insn, decode
 from bpfvm.isa import CallKind, Kind, LdKind
-from bpfvm.program import FuncRecord, LineInfo, Linkage, Param, Program, Subprog
+from bpfvm.program import FuncRecord, LineInfo, Linkage, LocalType, Param, Program, Subprog
 
 __all__ = ["Linked", "link_function", "link_programs"]
 
@@ -33,6 +34,7 @@ _MAX_PARAMS = 12
 _EXCEPTION_TAG = "exception_callback:"
 #: kernel: enum bpf_core_relo_kind, BPF_CORE_TYPE_MATCHES.
 _LAST_CORE_KIND = 12
+_TYPE_ID_LOCAL = 6
 _BPF_F_XDP_HAS_FRAGS = 1 << 5
 
 _Info = TypeVar("_Info", FuncInfo, LineRecord, CoreReloc)
@@ -241,6 +243,7 @@ class _Linker:
             flags,
             self._func_info(),
             attach_to,
+            self._types(),
         )
 
     def _place_all(self) -> None:
@@ -437,6 +440,20 @@ class _Linker:
             yield from (
                 (start + record.insn_off // SLOT - func.start // SLOT, record) for record in records
             )
+
+    def _types(self) -> tuple[LocalType, ...]:
+        """Return the structs that the program may have objects of: with special fields, or those
+        whose numbers it asks for."""
+        ext, btf = self.tables.ext, self.tables.btf
+        if ext is None or btf is None or not self.kfuncs:
+            return ()
+        asked = frozenset(
+            reloc.type_id
+            for func in self.placed
+            for reloc in _within(ext.core, func)
+            if reloc.kind == _TYPE_ID_LOCAL
+        )
+        return local_types(btf, asked)
 
     def _func_info(self) -> tuple[FuncRecord, ...] | None:
         ext, btf = self.tables.ext, self.tables.btf

@@ -19,6 +19,7 @@ __all__ = [
     "GlobalVar",
     "LineInfo",
     "Linkage",
+    "LocalType",
     "MapDef",
     "MapFacts",
     "ObjectFile",
@@ -99,6 +100,20 @@ class FuncRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class LocalType:
+    """A struct of the program, of which it may have objects: its number in BTF, name, size in
+    bytes, and special fields by offset."""
+
+    id: int
+    name: str
+    size: int
+    fields: tuple[MapField, ...] = ()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
 class MapDef:
     """What is needed to create a map (the fields of BPF_MAP_CREATE), and what libbpf then puts in.
 
@@ -159,6 +174,7 @@ class Program:
         weak_kfuncs: names in *kfuncs* that may be missing (poisoned: fail only when reached).
         line_info: source lines as they were given, by slot where they are in order.
         flags: further BPF_F_* load flags (BPF_F_STRICT_ALIGNMENT, ...).
+        types: structs of which it has objects.
         func_info: where functions were said to begin, as given; None: where they do.
         attach_to: what the ELF section says behind the type, such as a function of the kernel.
     """
@@ -177,6 +193,7 @@ class Program:
     flags: int = 0
     func_info: tuple[FuncRecord, ...] | None = None
     attach_to: str = ""
+    types: tuple[LocalType, ...] = ()
 
     @property
     def exception_callback(self) -> Subprog | None:

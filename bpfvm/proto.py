@@ -88,6 +88,10 @@ class ArgType(Enum):
     KF_RES_SPIN_LOCK = auto()  # a struct bpf_res_spin_lock in a map's value
     KF_TIMER = auto()  # a struct bpf_timer in a map's value
     KF_WORKQUEUE = auto()  # a struct bpf_wq in a map's value
+    KF_TYPE_ID = auto()  # suffix __k: a known number, of a struct of the program
+    KF_OBJECT = auto()  # suffix __alloc: an object that the program holds
+    KF_LIST_HEAD = auto()  # a list in a map's value or an object
+    KF_LIST_NODE = auto()  # a node in an object that the program holds
     KF_FUNC = auto()  # a subprog to call back
     KF_IRQ_FLAG = auto()  # suffix __irq_flag: where the IRQ state is kept, on the stack
 
@@ -114,6 +118,8 @@ class RetType(Enum):
     SLICE_OR_NULL = auto()  # as many bytes of a dynptr as argument KF_CONST_MEM_SIZE says
     RDONLY_SLICE_OR_NULL = auto()  # the same, to be read only
     LOCK_ERROR = auto()  # 0 with the lock taken, or a negative errno without
+    OBJECT_OR_NULL = auto()  # an object of the struct that KF_TYPE_ID names
+    NODE_OR_NULL = auto()  # the node in an object that came out of the list
     ITEM_OR_NULL = auto()  # the iterator's next item, read-only
 
 
@@ -159,6 +165,7 @@ class Effect(Enum):
     RES_SPIN_UNLOCK = auto()
     RES_SPIN_LOCK_IRQ = auto()
     RES_SPIN_UNLOCK_IRQ = auto()
+    GIVE_NODE = auto()  # the object in r2 is the list's from now on
 
 
 @unique

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, unique
 
-__all__ = ["FieldKind", "MapField", "overwrite"]
+__all__ = ["Contained", "FieldKind", "MapField", "overwrite"]
 
 
 @unique
@@ -39,11 +39,22 @@ class FieldKind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Contained:
+    """What a list or tree holds: objects of the program's struct *name*, by the node at byte *off*
+    of each (kernel: struct btf_field_graph_root)."""
+
+    name: str
+    off: int
+
+
+@dataclass(frozen=True, slots=True)
 class MapField:
-    """A special field at byte *off* of a map's value."""
+    """A special field at byte *off* of a map's value, or of an object; of a list's head or a
+    tree's root *holds* tells what it contains."""
 
     kind: FieldKind
     off: int
+    holds: Contained | None = None
 
     @property
     def end(self) -> int:

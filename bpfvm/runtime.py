@@ -16,8 +16,8 @@ from bpfvm.errors import RunFault
 from bpfvm.laters import LaterTable, Start
 from bpfvm.locktable import LockTable
 from bpfvm.maps.base import Map
-from bpfvm.memory import AddressSpace, ArenaMemory, Region, RegionKind
-from bpfvm.program import Program
+from bpfvm.memory import AddressSpace, ArenaMemory, Region, RegionKind, RegionSpec
+from bpfvm.program import LocalType, Program
 from bpfvm.proto import FuncProto, Registry, RetType, Variant
 from bpfvm.xlated import MAP_IMAGE_SIZE, Xlated
 
@@ -30,6 +30,7 @@ __all__ = [
     "Executable",
     "Fault",
     "Machine",
+    "Object",
     "RunContext",
     "Stream",
     "func_address",
@@ -83,6 +84,14 @@ class Fault(NamedTuple):
     write: bool
 
 
+class Object(NamedTuple):
+    """Memory that a program has for one of its own structs."""
+
+    kind: LocalType
+    spec: RegionSpec
+    region: Region
+
+
 class Machine:
     """The instances that programs of one object share: memory, live maps, arena.
 
@@ -100,6 +109,8 @@ class Machine:
         self.space, self.maps, self.registry, self.arena = space, tuple(maps), registry, arena
         self.locks = LockTable()
         self.laters = LaterTable()
+        #: Objects of programs, by address.
+        self.objects: dict[int, Object] = {}
         places = [space.window.alloc(MAP_IMAGE_SIZE, 64) for _ in self.maps]
         self._handles = [base for base, _ in places]
         self._views = [view for _, view in places]

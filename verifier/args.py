@@ -240,6 +240,10 @@ def check_arg(env: Env, frame: FuncState, call: Call, regno: int, arg: ArgType) 
             | ArgType.KF_TIMER
             | ArgType.KF_WORKQUEUE
             | ArgType.KF_FUNC
+            | ArgType.KF_TYPE_ID
+            | ArgType.KF_OBJECT
+            | ArgType.KF_LIST_HEAD
+            | ArgType.KF_LIST_NODE
             | ArgType.KF_RES_SPIN_LOCK
             | ArgType.KF_CTX
             | ArgType.KF_DYNPTR

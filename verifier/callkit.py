@@ -10,7 +10,7 @@ from bpfvm.proto import FuncProto
 from verifier import stack
 from verifier.bounds import UNKNOWN, ZERO, var_off_text
 from verifier.ctx import access_ctx, access_ctx_freely, moves_freely
-from verifier.env import CallFacts, Env
+from verifier.env import CallFacts, Env, arg_name
 from verifier.memory import (
     check_key_access,
     check_map_access,
@@ -56,14 +56,6 @@ def clear_caller_saved(frame: FuncState) -> None:
     frame.stack_args, frame.has_called = (), True
     for regno in _CALLER_SAVED:
         regs[regno] = NOT_INIT_REG
-
-
-def arg_name(env: Env, regno: int, *, spaced: bool = False) -> str:
-    """Return what complaints call the kfunc argument in *regno*: R1 and on, before 7.3 arg#0 and
-    on, *spaced* as arg #0."""
-    if env.rules.kfunc_args_by_register:
-        return f"R{regno}"
-    return f"arg #{regno - 1}" if spaced else f"arg#{regno - 1}"
 
 
 def check_unmoved(reg: RegState, regno: int, *, first_variable: bool = False) -> None:

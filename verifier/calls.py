@@ -241,6 +241,8 @@ def _result(env: Env, call: Call) -> RegState:
             return RegState(_MEM_OR_NULL, id=env.new_id(), arg=call.mem_size, ref=ref, info=id_)
         case (
             RetType.ITEM_OR_NULL
+            | RetType.OBJECT_OR_NULL
+            | RetType.NODE_OR_NULL
             | RetType.LOCK_ERROR
             | RetType.SLICE_OR_NULL
             | RetType.RDONLY_SLICE_OR_NULL

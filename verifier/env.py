@@ -38,7 +38,7 @@ from verifier.state import (
     VerifierState,
 )
 
-__all__ = ["PATH_END", "Env", "Pending", "Step"]
+__all__ = ["PATH_END", "Env", "Pending", "Step", "arg_name"]
 
 #: kernel: BPF_COMPLEXITY_LIMIT_JMP_SEQ
 MAX_PENDING = 8192
@@ -287,6 +287,14 @@ class Env:
         """Record that *frame*'s stack is used down to byte *lowest* (negative)."""
         if -lowest > self.stack_depth[frame.subprog]:
             self.stack_depth[frame.subprog] = -lowest
+
+
+def arg_name(env: Env, regno: int, *, spaced: bool = False) -> str:
+    """Return what complaints call the kfunc argument in *regno*: R1 and on, before 7.3 arg#0 and
+    on, *spaced* as arg #0."""
+    if env.rules.kfunc_args_by_register:
+        return f"R{regno}"
+    return f"arg #{regno - 1}" if spaced else f"arg#{regno - 1}"
 
 
 def _names(program: Program, registry: Registry) -> Names:

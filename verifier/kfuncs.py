@@ -12,8 +12,9 @@ from bpfvm.bits import U32_MAX
 from bpfvm.context import CTX_STRUCTS
 from bpfvm.errors import InternalError
 from bpfvm.insn import Insn
+from bpfvm.program import LocalType
 from bpfvm.proto import ArgType, DynptrType, Effect, FuncProto, KfuncFlags, RetType
-from bpfvm.record import FieldKind
+from bpfvm.record import Contained, FieldKind
 from verifier.bounds import UNKNOWN, ZERO
 from verifier.callbacks import call_back
 from verifier.callkit import (
@@ -32,9 +33,18 @@ from verifier.exceptions import throw
 from verifier.irqflags import IrqClass, check_irq_flag
 from verifier.iterators import IterPlace, check_iter_arg, next_item
 from verifier.locks import process_lock
+from verifier.objects import (
+    check_head,
+    check_node,
+    check_owned,
+    give_away,
+    new_object,
+    node_of,
+    struct_named,
+)
 from verifier.precision import mark_reg
 from verifier.reasons import Reason, Reject
-from verifier.resources import change_region, holds_lock, sleep_context
+from verifier.resources import change_region, holds_lock, release, sleep_context
 from verifier.state import (
     NOT_INIT_REG,
     UNKNOWN_REG,
@@ -54,7 +64,9 @@ _UNTRUSTED = RegType.BTF_ID.having(Mod.UNTRUSTED)
 _SCALAR, _MAP_VALUE = RegType.SCALAR, RegType.MAP_VALUE
 #: Any negative errno (kernel: MAX_ERRNO).
 _ERRNO = UNKNOWN._replace(smin=-4095, smax=-1, s32_min=-4095, s32_max=-1)
-_SCALARS = frozenset({ArgType.SCALAR, ArgType.KF_MEM_SIZE, ArgType.KF_CONST_MEM_SIZE})
+_SCALARS = frozenset(
+    {ArgType.SCALAR, ArgType.KF_TYPE_ID, ArgType.KF_MEM_SIZE, ArgType.KF_CONST_MEM_SIZE}
+)
 _ITEM = RegType.MEM.having(Mod.RDONLY | Mod.MAYBE_NULL)
 
 
@@ -94,8 +106,12 @@ def compile_kfunc(env: Env, idx: int, insn: Insn) -> Step:
         call_back(env, frame, proto)
         if proto.throws:
             return throw(env, idx)
-        if proto.effect is not None:
+        if proto.effect is Effect.GIVE_NODE:
+            give_away(env, frame.regs[2].ref)
+        elif proto.effect is not None:
             change_region(env, proto)
+        if proto.releases:
+            release(env, call.ref)
         clear_caller_saved(frame)
         frame.regs[0] = _result(env, idx, call)
         return idx + 1
@@ -106,11 +122,13 @@ def compile_kfunc(env: Env, idx: int, insn: Insn) -> Step:
 class _Call:
     """What one kfunc call has shown so far, argument by argument."""
 
-    __slots__ = ("dynptr", "iter_place", "mem_size", "owner", "proto", "ref")
+    __slots__ = ("dynptr", "holds", "iter_place", "mem_size", "owner", "proto", "ref", "struct")
 
     def __init__(self, proto: FuncProto) -> None:
         self.proto = proto
         self.owner: int | None = None  # the map whose value holds a timer or work queue
+        self.struct: LocalType | None = None  # of which an object is asked for
+        self.holds: Contained | None = None  # what the list in its arguments holds
         self.ref = 0  # the reference that an argument holds
         self.iter_place: IterPlace | None = None
         self.dynptr: Dynptr | None = None
@@ -140,12 +158,18 @@ def _result(env: Env, idx: int, call: _Call) -> RegState:
             return next_item(env, idx, call.iter_place, item)
         case RetType.LOCK_ERROR:
             return ZERO_REG
+        case RetType.OBJECT_OR_NULL if call.struct is not None:
+            return new_object(env, call.struct)
+        case RetType.NODE_OR_NULL if call.holds is not None:
+            return node_of(env, call.holds)
         case RetType.SLICE_OR_NULL | RetType.RDONLY_SLICE_OR_NULL:
             return _slice(env, call)
         case (
             RetType.MAP_VALUE_OR_NULL
             | RetType.RINGBUF_MEM_OR_NULL
             | RetType.DYNPTR_MEM_OR_NULL
+            | RetType.OBJECT_OR_NULL
+            | RetType.NODE_OR_NULL
             | RetType.LENGTH
             | RetType.HOOK_RESULT
             | RetType.MAP_VALUE
@@ -185,6 +209,16 @@ def _check_kfunc_arg(env: Env, frame: FuncState, call: _Call, regno: int, arg: A
                 raise Reject(Reason.KF_FIELD_PLACE, arg=arg_name(env, regno))
             kind = FieldKind.TIMER if arg is ArgType.KF_TIMER else FieldKind.WORKQUEUE
             call.owner = check_async_field(env, frame, regno, kind)
+        case ArgType.KF_TYPE_ID:
+            call.struct = struct_named(env, _constant(env, reg, regno))
+        case ArgType.KF_OBJECT:
+            _check_object(env, call, reg, regno)
+        case ArgType.KF_LIST_HEAD:
+            call.holds = check_head(env, frame, regno, FieldKind.LIST_HEAD)
+        case ArgType.KF_LIST_NODE:
+            if call.holds is None:
+                raise InternalError(f"{call.proto.name} has a node of no list")
+            check_node(env, frame, regno, call.holds, FieldKind.LIST_HEAD, FieldKind.LIST_NODE)
         case ArgType.KF_FUNC:
             if reg.type is not RegType.FUNC:
                 name = f"R{regno}" if env.rules.kfunc_args_by_register else f"arg{regno - 1}"
@@ -250,6 +284,28 @@ def _check_kfunc_arg(env: Env, frame: FuncState, call: _Call, regno: int, arg: A
             raise InternalError(f"a kfunc with helper argument {arg.name}")
         case _:
             assert_never(arg)
+
+
+def _constant(env: Env, reg: RegState, regno: int) -> int:
+    """Return a number that has to be known (kernel: process_kf_arg of suffix __k)."""
+    if reg.type is not _SCALAR:
+        raise Reject(Reason.KFUNC_SCALAR, reg=regno)
+    if reg.scalar.mask:
+        raise Reject(Reason.KFUNC_NOT_CONST, reg=regno)
+    mark_reg(env, regno)
+    return reg.scalar.value
+
+
+def _check_object(env: Env, call: _Call, reg: RegState, regno: int) -> None:
+    """Check an object that the call ends."""
+    if not reg.ref:
+        if env.rules.ids_are_references:
+            raise Reject(Reason.RELEASE_UNOWNED_KFUNC, name=call.proto.name, reg=regno)
+        raise Reject(Reason.KFUNC_UNTRUSTED, reg=regno)
+    if reg.off or reg.scalar != ZERO:
+        raise Reject(Reason.RELEASE_MOVED, reg=regno)
+    check_owned(env, reg, regno)
+    call.ref = reg.ref
 
 
 def _check_kfunc_ctx(env: Env, reg: RegState, regno: int) -> None:

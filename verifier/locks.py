@@ -11,6 +11,7 @@ from bpfvm.errors import InternalError
 from bpfvm.proto import Effect
 from bpfvm.record import FieldKind
 from verifier.env import Env
+from verifier.objects import forget_given
 from verifier.reasons import Reason, Reject
 from verifier.resources import leave_region
 from verifier.state import LOCKS, FuncState, Ref, RefKind
@@ -54,6 +55,7 @@ def process_lock(env: Env, frame: FuncState, regno: int, effect: Effect | None) 
         _take(env, lock)
     else:
         _give_back(env, lock, word)
+        forget_given(env)
         leave_region(env, effect)
 
 

@@ -10,12 +10,14 @@ from bpfvm.insn import Insn
 from bpfvm.isa import AtomicOp, InsnDef, Kind
 from bpfvm.maps.base import MapFlags
 from bpfvm.memory import RegionKind
+from bpfvm.program import LocalType
 from verifier import bounds, stack, tnum
 from verifier.bounds import UNKNOWN, Scalar, var_off_text
 from verifier.ctx import access_ctx
 from verifier.domain import RANGES, Domain
 from verifier.env import Env, Step
 from verifier.extent import check_fields_untouched, check_region
+from verifier.objects import check_member
 from verifier.privs import check_leak, check_struct_access
 from verifier.reasons import Reason, Reject
 from verifier.sockets import SOCKET_TYPES, check_buffer, check_flow_keys, check_sock, check_struct
@@ -286,7 +288,8 @@ def load(
         else:
             check_mem_access(env, regno, pointer, at, size)
         return UNKNOWN_REG
-    if kind.base is Base.BTF_ID and not kind.may_be_null:
+    is_own = isinstance(pointer.info, LocalType)
+    if kind.base is Base.BTF_ID and not kind.may_be_null and not is_own:
         struct = check_struct(env, pointer, regno, at, write=False)
         return load_member(env, struct, at, size, pointer)
     if _access_object(env, regno, pointer, at, size, write=False):
@@ -350,6 +353,8 @@ def _access_object(
     kind = pointer.type
     if kind in SOCKET_TYPES:
         check_sock(pointer, regno, at, size, write=write)
+    elif isinstance(pointer.info, LocalType) and not kind.may_be_null:
+        check_member(pointer, regno, at, size, pointer.info)
     elif kind.base is Base.BTF_ID and not kind.may_be_null:
         check_struct(env, pointer, regno, at, write=write)
     elif kind is RegType.FLOW_KEYS:

@@ -315,6 +315,36 @@ class Reason(Enum):
         EINVAL,
         "{what} pointer in R1 map_uid=0 doesn't match map pointer in R{reg} map_uid=0",
     )
+    RELEASE_UNOWNED_KFUNC = (
+        EINVAL,
+        "release kfunc {name} expects referenced PTR_TO_BTF_ID passed to R{reg}",
+    )
+    KFUNC_UNTRUSTED = (EINVAL, "R{reg} must be referenced or trusted")
+    OBJ_ID_RANGE = (EINVAL, "local type ID argument must be in range [0, U32_MAX]")
+    OBJ_NO_BTF = (EINVAL, "bpf_obj_new/bpf_percpu_obj_new requires prog BTF")
+    OBJ_NO_STRUCT = (
+        EINVAL,
+        "bpf_obj_new/bpf_percpu_obj_new type ID argument must be of a struct",
+    )
+    OBJ_EXPECTED = (EINVAL, "{arg} expected pointer to allocated object")
+    OBJ_NOT_OWNED = (EINVAL, "allocated object must be referenced")
+    OBJ_FIELD = (EACCES, "direct access to {field} is disallowed")
+    GRAPH_PLACE = (EINVAL, "{arg} expected pointer to map value or allocated object")
+    GRAPH_VARIABLE = (
+        EINVAL,
+        "{arg} doesn't have constant offset. {field} has to be at the constant offset",
+    )
+    GRAPH_NOT_FOUND = (EINVAL, "{field} not found at offset={off}")
+    GRAPH_UNLOCKED = (EINVAL, "bpf_spin_lock at off={off} must be held for {field}")
+    GRAPH_STRUCT = (
+        EINVAL,
+        "operation on {head} expects arg#1 {node} at offset={off} in struct {struct}, but arg is"
+        " at offset={at} in struct {other}",
+    )
+    GRAPH_NODE = (
+        EINVAL,
+        "arg#1 offset={at}, but expected {node} at offset={off} in struct {struct}",
+    )
     KF_FIELD_PLACE = (EINVAL, "{arg} doesn't point to a map value")
     KF_CALLBACK = (EINVAL, "{arg} expected pointer to func")
     TOO_COMPLEX_ASYNC = (E2BIG, "The sequence of {count} jumps is too complex for async cb.")

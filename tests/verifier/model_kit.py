@@ -23,6 +23,8 @@ __all__ = ["Unsafe", "knows", "run"]
 
 _FRAME = 512
 _STEPS = 20_000
+#: r11, through which the arguments on the stack go.
+_PARAMS = 11
 _EDGES = (0, 1 << 31, 1 << 32, 1 << 63)
 _CTX_SIZES = {"socket_filter": 192, "sched_cls": 192, "xdp": 24, "syscall": 65535, "raw_tp": 96}
 #: Helpers that the model has; others are not followed.
@@ -66,6 +68,7 @@ def number(value: Value) -> int:
 class _Frame(NamedTuple):
     back: int
     regs: list[Value | None]
+    taken: dict[int, Value]
 
 
 class _Model:
@@ -81,6 +84,9 @@ class _Model:
         self.arena = self.thing("arena", 0)
         self.frames: list[_Frame] = []
         self.regs: list[Value | None] = [None] * 11
+        #: Arguments on the stack by their offset from r11: to be passed, and those that were.
+        self.passed: dict[int, Value] = {}
+        self.taken: dict[int, Value] = {}
         self.enter(-1, [self.ctx])
         self.pc = 0
         self.may_goto = rng.choice((0, 1, 3, 10))
@@ -106,8 +112,9 @@ class _Model:
             regs[1:6] = self.regs[1:6]
         else:
             regs[1] = Pointer(args[0], 0)
-        self.frames.append(_Frame(back, self.regs))
+        self.frames.append(_Frame(back, self.regs, self.taken))
         self.regs = regs
+        self.taken, self.passed = self.passed, {}
         regs[10] = Pointer(self.thing("stack", _FRAME), _FRAME)
 
     # -- values ----------------------------------------------------------------------------------
@@ -218,6 +225,14 @@ class _Model:
             case Kind.LDIMM64:
                 self.wide(row.op, insn.dst, insn.imm, self.program.insns[self.pc].imm)
                 self.pc += 1
+            case Kind.LDX if insn.src == _PARAMS:
+                if insn.off not in self.taken:
+                    raise Unsafe(f"no argument lies at r11 + {insn.off}")
+                self.set(insn.dst, self.taken[insn.off])
+            case Kind.ST if insn.dst == _PARAMS:
+                self.passed[-insn.off] = insn.imm & U64_MAX
+            case Kind.STX if insn.dst == _PARAMS:
+                self.passed[-insn.off] = self.get(insn.src)
             case Kind.LDX | Kind.LOAD_ACQ:
                 value = self.load(self.get(insn.src), insn.off, row.size)
                 if row.sx:
@@ -284,6 +299,7 @@ class _Model:
         if kind is CallKind.HELPER:
             result = self.helper(imm, result)
         self.regs[1:6] = [None] * 5
+        self.passed = {}
         self.set(0, result)
 
     def helper(self, helper_id: int, result: Value) -> Value:
@@ -314,7 +330,7 @@ class _Model:
     def leave(self) -> bool:
         frame = self.frames.pop()
         result = self.regs[0]
-        self.regs = frame.regs
+        self.regs, self.taken, self.passed = frame.regs, frame.taken, {}
         if not self.frames:
             if result is None:
                 raise Unsafe("r0 was never set")

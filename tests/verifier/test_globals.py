@@ -142,11 +142,28 @@ def test_prototypes_that_have_no_rule() -> None:
         ("u64+arena", "arg#0 has pointer tag, but is not a pointer type"),
         ("mem:8+nullable", "arg#0 has invalid combination of tags"),
         ("mem:8+wrong", "arg#0 has unsupported set of tags"),
-        ("u64,u64,u64,u64,u64,u64", "Global function f() with 6 > 5 args. Buggy compiler."),
     ):
         verdict = check(main("r1 = 0", f'args="{args}"', "r0 = 0\nexit"))
         assert verdict.last == CALLER
         assert line + "\n" in verdict.log, args
+
+
+@pytest.mark.parametrize(
+    ("kernel", "passing", "line"),
+    [
+        ("6.18", "r1 = 0", "Global function f() with 6 > 5 args. Buggy compiler."),
+        (
+            "7.3",
+            "r1 = 0\n*(u64 *)(r11 - 8) = 6",
+            "global function f has 6 > 5 args, stack args not supported",
+        ),
+    ],
+)
+def test_more_than_five_arguments(kernel: str, passing: str, line: str) -> None:
+    text = main(passing, 'args="u64,u64,u64,u64,u64,u64"', "r0 = 0\nexit")
+    verdict = check(text, kernel=kernel)
+    assert verdict.last == CALLER
+    assert line + "\n" in verdict.log
 
 
 def test_the_log_of_a_good_one() -> None:

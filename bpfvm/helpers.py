@@ -114,7 +114,7 @@ def bpf_get_prandom_u32(run: RunContext) -> int:
     return run.rng.getrandbits(32)
 
 
-@helper(8, RetType.INTEGER)
+@helper(8, RetType.INTEGER, fastcall=True)
 def bpf_get_smp_processor_id(run: RunContext) -> int:
     """Return the number of the CPU that the run counts as being on."""
     return run.cpu

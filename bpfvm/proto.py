@@ -229,6 +229,8 @@ class FuncProto:
         callback: what the FUNC argument is called with, or None.
         nullable: numbers of the registers that may be 0 where a pointer is asked for.
         sizes: bytes of the memory that an argument FIXED_* points to, by register.
+        fastcall: it is inlined, and changes no register but r0 and its arguments' (kernel:
+            allow_fastcall, KF_FASTCALL).
         is_cast: its result is the socket of its argument, and as long there (kernel:
             is_ptr_cast_function).
         ret_struct: name of the kernel's struct that a result BTF_ID points to.
@@ -275,6 +277,7 @@ class FuncProto:
     attach_types: Mapping[str, frozenset[int]] = field(default_factory=dict, hash=False)
     only_tracing: bool = False
     only_probes: bool = False
+    fastcall: bool = False
 
     def is_offered(self, prog_type: str, attach: int) -> bool:
         """Whether programs of *prog_type* with expected attach type *attach* have it."""
@@ -322,6 +325,7 @@ def helper(
     dynptr: DynptrType | None = None,
     dynptr_may_move_packet: bool = False,
     changes_map: bool = False,
+    fastcall: bool = False,
 ) -> Callable[[_F], _F]:
     """Declare the decorated function as helper *helper_id*; its name is the kernel's."""
 
@@ -348,6 +352,7 @@ def helper(
                 dynptr=dynptr,
                 dynptr_may_move_packet=dynptr_may_move_packet,
                 changes_map=changes_map,
+                fastcall=fastcall,
             ),
         )
         return fn

@@ -78,6 +78,9 @@ class KernelRules:
     widening_ignores_ids: bool = _rule(
         False, True, "a scalar of a loop is not forgotten because its id alone changed"
     )
+    callbacks_loop: bool = _rule(
+        False, True, "a callback that is called again closes a loop, whose marks are completed"
+    )
     loops_ignore_misc: bool = _rule(
         False, True, "inside loops too, a slot of unknown data may have become anything"
     )

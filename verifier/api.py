@@ -152,13 +152,15 @@ def _log_head(env: Env) -> None:
 
 
 def _final_depths(env: Env) -> list[int]:
-    """Return the subprogs' stack depths once the program is rewritten: whole slots, and room for
-    what an expanded may_goto keeps (kernel: do_misc_fixups)."""
+    """Return the subprogs' stack depths once the program is rewritten: with room for what an
+    expanded may_goto keeps (kernel: do_misc_fixups)."""
     ends = [*env.cfg.starts[1:], len(env.insns)]
     return [
-        -(-depth // 8) * 8
+        depth
         + 16 * any(row is not None and row.kind is Kind.MAY_GOTO for row in env.cfg.rows[start:end])
-        for depth, start, end in zip(env.stack_depth, env.cfg.starts, ends, strict=True)
+        for depth, start, end in zip(
+            env.fastcalls.depths(env.stack_depth), env.cfg.starts, ends, strict=True
+        )
     ]
 
 

@@ -6,7 +6,7 @@ where to look for equal states (prune points), and what is live where.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from bpfvm import flow, isa
@@ -137,7 +137,7 @@ def check_program(
     if rules.recursion_checked_first:
         cfg.callees_first = callees_first(program, cfg.insns, starts, cfg.orders)
     cfg.effects = effects_of(program, registry, rules, starts)
-    cfg.scc = _components(cfg.insns, cfg)
+    cfg.scc = _components(cfg.insns, cfg, cfg.callbacks if rules.callbacks_loop else ())
     cfg.live = live_registers(program, registry, cfg.insns, cfg.rows, cfg.orders)
     return cfg
 
@@ -455,8 +455,9 @@ def _mark_item_calls(program: Program, registry: Registry, cfg: Cfg) -> None:
     cfg.force |= cfg.items
 
 
-def _components(insns: Sequence[Insn], cfg: Cfg) -> list[int]:
-    """Return each slot's loop number (Tarjan's algorithm, without recursion)."""
+def _components(insns: Sequence[Insn], cfg: Cfg, loops: Container[int]) -> list[int]:
+    """Return each slot's loop number (Tarjan's algorithm, without recursion); *loops* are slots
+    that make one by themselves."""
     size = len(insns)
     scc = [0] * size
     order = [0] * size
@@ -497,7 +498,7 @@ def _components(insns: Sequence[Insn], cfg: Cfg) -> list[int]:
                     members.append(member)
                     if member == idx:
                         break
-                turns = idx in set(successors(idx, insns[idx])) or idx in cfg.callbacks
+                turns = idx in set(successors(idx, insns[idx])) or idx in loops
                 if len(members) > 1 or turns:
                     found += 1
                     for member in members:

@@ -59,7 +59,9 @@ class _Depth:
         self._env = env
         self._starts = env.cfg.starts
         self._ends = [*self._starts[1:], len(env.insns)]
-        self._sizes = [-(-depth // _ROUND) * _ROUND for depth in env.stack_depth]
+        self._sizes = [
+            -(-depth // _ROUND) * _ROUND for depth in env.fastcalls.depths(env.stack_depth)
+        ]
         self._tail_calls = [
             has_tail_call(env.registry, env.insns[start:end])
             for start, end in zip(self._starts, self._ends, strict=True)

@@ -23,6 +23,7 @@ from bpfvm.record import FieldKind
 from bpfvm.rules import KernelRules
 from verifier.cfg import Cfg
 from verifier.domain import domain_of
+from verifier.fastcall import Fastcalls
 from verifier.liveness import StackLiveness
 from verifier.log import Log, RegPrinter, Snapshot
 from verifier.prototype import GlobalArg
@@ -132,6 +133,7 @@ class Env:
         self._names = _names(program, registry)
         self._texts: dict[int, str] = {}
         self.cfg = Cfg([0], [])
+        self.fastcalls: Fastcalls
         self.stack_live: StackLiveness
         #: Per slot, the registers (without r10) that may be read from there on.
         self.live_regs: list[tuple[int, ...]] = []
@@ -167,6 +169,7 @@ class Env:
         self.tail_call_maps: dict[int, set[int]] = {}
         #: States are only equal with equal scalars: other offsets may need other masks.
         self.exact_scalars = False
+        #: Bytes of stack that each subprog uses, a multiple of 8.
         self.stack_depth: list[int] = []
         #: How `verifier.precision` goes back over each insn; made when first needed.
         self.trails: list[tuple[int, int, int, int]] = []
@@ -176,6 +179,7 @@ class Env:
         self.cfg = cfg
         self.insns = cfg.insns
         self.stack_depth = [0] * len(cfg.starts)
+        self.fastcalls = Fastcalls(self.program, self.registry, cfg.starts)
         self.stack_live = StackLiveness(self.insns, cfg, self.log)
         numbers = {mask: tuple(r for r in range(FP_REG) if mask >> r & 1) for mask in set(cfg.live)}
         self.live_regs = [numbers[mask] for mask in cfg.live]
@@ -284,9 +288,15 @@ class Env:
             self.mixed_access.add(idx)
 
     def note_depth(self, frame: FuncState, lowest: int) -> None:
-        """Record that *frame*'s stack is used down to byte *lowest* (negative)."""
-        if -lowest > self.stack_depth[frame.subprog]:
-            self.stack_depth[frame.subprog] = -lowest
+        """Record that *frame*'s stack is used down to byte *lowest*, which is negative (kernel:
+        grow_stack_state)."""
+        slots = (7 - lowest) // 8
+        if slots > frame.slots:
+            frame.slots = slots
+            if 8 * slots > self.stack_depth[frame.subprog]:
+                self.stack_depth[frame.subprog] = 8 * slots
+        if lowest < self.fastcalls.bottom[frame.subprog]:
+            self.fastcalls.check(frame.subprog, self.insn_idx)
 
 
 def arg_name(env: Env, regno: int, *, spaced: bool = False) -> str:

@@ -108,6 +108,8 @@ def covers(env: Env, old: VerifierState, cur: VerifierState, mode: Mode) -> bool
             return False
         if env.uses_stack_args and (a.has_passed < b.has_passed or a.has_called < b.has_called):
             return False
+        if same_types and a.slots > b.slots:
+            return False
         at = cur.insn_idx if frameno == top else cur.frames[frameno + 1].callsite
         if not _regs_safe(a.regs, b.regs, env.live_regs[at], ids, mode, lenient_ids):
             return False

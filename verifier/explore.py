@@ -248,8 +248,7 @@ class Walk:
             if state.branches:
                 break
             self._leave_scc(state)
-            if state.evicted:
-                self._evicted -= 1
+            self._forget(state)
             state = state.parent
 
     # -- saved states --------------------------------------------------------------------------
@@ -278,7 +277,8 @@ class Walk:
                     if (calls_back or (is_item and is_active(cur))) and covers(
                         env, old, cur, Mode.RANGES
                     ):
-                        self._hit(old, cur, idx, is_loop=True)
+                        is_loop = is_item or env.rules.callbacks_loop
+                        self._hit(old, cur, idx, is_loop=is_loop)
                         return True
                     is_may_goto = env.row(idx).kind is Kind.MAY_GOTO
                     if (
@@ -325,8 +325,14 @@ class Walk:
         states.remove(old)
         old.evicted = True
         self._kept -= 1
-        if old.branches:
-            self._evicted += 1
+        self._evicted += 1
+        self._forget(old)
+
+    def _forget(self, state: VerifierState) -> None:
+        """No longer count a state that was dropped, when nothing needs it; one whose marks are
+        incomplete just now is counted ever after (kernel: maybe_free_verifier_state)."""
+        if state.evicted and not state.branches and not state.is_incomplete:
+            self._evicted -= 1
 
     def _clean(self, old: VerifierState, cur: VerifierState) -> None:
         """Forget what is dead in *old*, all of whose paths are walked (kernel:

@@ -189,6 +189,7 @@ class FuncState:
     """One call frame.
 
     Attributes:
+        slots: how many slots of stack the path has come down to (kernel: allocated_stack).
         stack: `stack[i]` are the bytes [fp - 8*(i+1), fp - 8*i); absent: never written.
         callsite: the call insn that opened it, -1 for the outermost.
         role: see `Role`.
@@ -210,6 +211,7 @@ class FuncState:
         "regs",
         "result",
         "role",
+        "slots",
         "stack",
         "stack_args",
         "subprog",
@@ -227,7 +229,7 @@ class FuncState:
         self.regs, self.stack = regs, stack
         self.role = Role.CALL
         self.result: tuple[int, int] | None = None
-        self.callback_depth = self.async_entries = 0
+        self.callback_depth = self.async_entries = self.slots = 0
         self.stack_args: tuple[RegState, ...] = ()
         self.has_passed = self.has_called = False
 
@@ -240,6 +242,7 @@ class FuncState:
         new.callback_depth, new.async_entries = self.callback_depth, self.async_entries
         new.stack_args = self.stack_args
         new.has_passed, new.has_called = self.has_passed, self.has_called
+        new.slots = self.slots
         return new
 
 

@@ -22,7 +22,6 @@ __all__ = ["xlate"]
 _SIZE_MASK = 0x18
 _CLASS_MASK = 0x07
 _MOV32 = next(r.opcode for r in isa.TABLE if r.mnemonic == "mov32_reg")
-_ALIGN = 8
 
 
 def xlate(env: Env) -> Xlated:
@@ -43,7 +42,7 @@ def xlate(env: Env) -> Xlated:
         tuple(_rewritten(env, idx, insn) for idx, insn in enumerate(env.insns)),
         aux,
         verified=True,
-        stack_depth=tuple(-(-depth // _ALIGN) * _ALIGN for depth in env.stack_depth),
+        stack_depth=tuple(env.stack_depth),
         max_ctx_offset=env.max_ctx_offset,
         map_images=_map_images(env),
     )

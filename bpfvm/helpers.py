@@ -11,6 +11,7 @@ from errno import EINVAL
 
 from bpfvm.errors import RunFault
 from bpfvm.maps.base import Map, MapFlags
+from bpfvm.notation import offered
 from bpfvm.printk import clip, format_text
 from bpfvm.proto import ArgType, RetType, helper
 from bpfvm.runtime import RunContext
@@ -114,7 +115,7 @@ def bpf_get_prandom_u32(run: RunContext) -> int:
     return run.rng.getrandbits(32)
 
 
-@helper(8, RetType.INTEGER, fastcall=True)
+@helper(8, RetType.CPU, fastcall=offered("lwt tc trace xdp") or frozenset())
 def bpf_get_smp_processor_id(run: RunContext) -> int:
     """Return the number of the CPU that the run counts as being on."""
     return run.cpu

@@ -16,6 +16,7 @@ from typing import TypeVar
 from bpfvm.errors import InternalError
 
 __all__ = [
+    "POSSIBLE_CPUS",
     "ArgType",
     "Callback",
     "DynptrType",
@@ -32,6 +33,9 @@ __all__ = [
     "implements",
     "kfunc",
 ]
+
+#: How many CPUs the verifier allows for (kernel: nr_cpu_ids); runs are on the first.
+POSSIBLE_CPUS = 2
 
 #: impl(rt: Runtime, *args: int) -> int; args and result are taken modulo 2**64.
 Impl = Callable[..., int]
@@ -103,6 +107,7 @@ class RetType(Enum):
     INTEGER = auto()  # unknown 64-bit scalar
     HOOK_RESULT = auto()  # what the hook returns: from 7.3 known to be 0 or a negative errno
     INT32 = auto()  # a C int: helpers sign-extend, kfuncs leave 32 bits (see verifier)
+    CPU = auto()  # the number of one of `POSSIBLE_CPUS`
     VOID = auto()
     MAP_VALUE_OR_NULL = auto()
     LENGTH = auto()  # at most what the size argument says, or a negative errno
@@ -229,8 +234,8 @@ class FuncProto:
         callback: what the FUNC argument is called with, or None.
         nullable: numbers of the registers that may be 0 where a pointer is asked for.
         sizes: bytes of the memory that an argument FIXED_* points to, by register.
-        fastcall: it is inlined, and changes no register but r0 and its arguments' (kernel:
-            allow_fastcall, KF_FASTCALL).
+        fastcall: names of the program types where it is inlined, and changes no register but r0
+            and its arguments' (kernel: allow_fastcall, KF_FASTCALL).
         is_cast: its result is the socket of its argument, and as long there (kernel:
             is_ptr_cast_function).
         ret_struct: name of the kernel's struct that a result BTF_ID points to.
@@ -277,7 +282,7 @@ class FuncProto:
     attach_types: Mapping[str, frozenset[int]] = field(default_factory=dict, hash=False)
     only_tracing: bool = False
     only_probes: bool = False
-    fastcall: bool = False
+    fastcall: frozenset[str] = frozenset()
 
     def is_offered(self, prog_type: str, attach: int) -> bool:
         """Whether programs of *prog_type* with expected attach type *attach* have it."""
@@ -325,7 +330,7 @@ def helper(
     dynptr: DynptrType | None = None,
     dynptr_may_move_packet: bool = False,
     changes_map: bool = False,
-    fastcall: bool = False,
+    fastcall: frozenset[str] = frozenset(),
 ) -> Callable[[_F], _F]:
     """Declare the decorated function as helper *helper_id*; its name is the kernel's."""
 

@@ -78,6 +78,9 @@ class KernelRules:
     widening_ignores_ids: bool = _rule(
         False, True, "a scalar of a loop is not forgotten because its id alone changed"
     )
+    fastcalls_whole: bool = _rule(
+        False, True, "nothing may jump into the spills and fills around a call that keeps registers"
+    )
     callbacks_loop: bool = _rule(
         False, True, "a callback that is called again closes a loop, whose marks are completed"
     )

@@ -13,7 +13,7 @@ from bpfvm.insn import Insn
 from bpfvm.isa import CallKind, InsnDef
 from bpfvm.maps.base import Lookup, MapFlags
 from bpfvm.program import MapDef
-from bpfvm.proto import ArgType, DynptrType, Effect, FuncProto, RetType
+from bpfvm.proto import POSSIBLE_CPUS, ArgType, DynptrType, Effect, FuncProto, RetType
 from verifier.args import Call, check_arg
 from verifier.bounds import UNKNOWN, Scalar
 from verifier.callbacks import call_back
@@ -29,6 +29,7 @@ from verifier.kfuncs import compile_kfunc
 from verifier.ldabs import in_callback
 from verifier.lookups import acquires, found, is_inner
 from verifier.packets import forget_packets
+from verifier.precision import mark_reg
 from verifier.reasons import Reason, Reject
 from verifier.resources import (
     acquire,
@@ -157,6 +158,9 @@ def _check_tail_call(env: Env, call: Call) -> None:
     if call.name not in env.map_types.traits(defn).helpers:
         raise Reject(Reason.TAIL_CALL_MAP)
     note_tail_call(env, call.map_index)
+    index = env.cur.frames[-1].regs[3].scalar
+    if not index.mask and index.value < defn.max_entries:  # kernel: record_func_key
+        mark_reg(env, 3)
     if not env.rules.early_returns_in_callbacks and in_callback(env):
         raise Reject(Reason.TAIL_CALL_IN_CALLBACK)
     check_resource_leak(env, "tail_call")
@@ -206,6 +210,8 @@ def _result(env: Env, call: Call) -> RegState:
             return UNKNOWN_REG
         case RetType.INTEGER | RetType.INT32 | RetType.POINTER_AS_SCALAR:
             return UNKNOWN_REG
+        case RetType.CPU:
+            return RegState(RegType.SCALAR, _below(env, POSSIBLE_CPUS))
         case RetType.MAP_VALUE_OR_NULL:
             if call.map_index is None:
                 raise InternalError(f"{call.name} returns a map value but takes no map")
@@ -250,6 +256,14 @@ def _result(env: Env, call: Call) -> RegState:
             raise InternalError(f"{call.name}: a helper that returns {call.proto.ret.name}")
         case ret:
             assert_never(ret)
+
+
+def _below(env: Env, count: int) -> Scalar:
+    """Return what a number of one of *count* things may be (kernel: do_refine_retval_range)."""
+    most = count - 1
+    return env.domain.sync(
+        UNKNOWN._replace(smin=0, smax=most, umax=most, s32_min=0, s32_max=most, u32_max=most)
+    )
 
 
 def _length(env: Env, most: int) -> Scalar:

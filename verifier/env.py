@@ -179,7 +179,7 @@ class Env:
         self.cfg = cfg
         self.insns = cfg.insns
         self.stack_depth = [0] * len(cfg.starts)
-        self.fastcalls = Fastcalls(self.program, self.registry, cfg.starts)
+        self.fastcalls = Fastcalls(self.program, self.registry, self.rules, cfg.starts)
         self.stack_live = StackLiveness(self.insns, cfg, self.log)
         numbers = {mask: tuple(r for r in range(FP_REG) if mask >> r & 1) for mask in set(cfg.live)}
         self.live_regs = [numbers[mask] for mask in cfg.live]

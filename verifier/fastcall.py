@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bpfvm import isa
+from bpfvm import flow, isa
 from bpfvm.insn import Insn
 from bpfvm.isa import CallKind
 from bpfvm.program import Program
 from bpfvm.proto import FuncProto, Registry, RetType
+from bpfvm.rules import KernelRules
 from verifier.state import FP_REG
 
 __all__ = ["Fastcalls"]
@@ -38,10 +39,14 @@ class Fastcalls:
         members: slots of the spills and fills of patterns.
     """
 
-    def __init__(self, program: Program, registry: Registry, starts: Sequence[int]) -> None:
+    def __init__(
+        self, program: Program, registry: Registry, rules: KernelRules, starts: Sequence[int]
+    ) -> None:
         self._insns = program.insns
         self._ends = [*starts[1:], len(program.insns)]
         self._starts = starts
+        #: Slots that are jumped to; None as long as nobody asked.
+        self._targets: frozenset[int] | None = None if rules.fastcalls_whole else frozenset()
         self.bottom = [NOWHERE] * len(starts)
         self.members: set[int] = set()
         #: Subprogs with a pattern that is taken out; with one that stays, as its callee is called.
@@ -58,7 +63,8 @@ class Fastcalls:
             pairs = 0 if proto is None else self._pairs(idx, proto, lowest)
             if proto is None or not pairs:
                 continue
-            (self._shrinks if proto.fastcall else self._keeps).add(number)
+            is_inlined = program.prog_type in proto.fastcall
+            (self._shrinks if is_inlined else self._keeps).add(number)
             bottom = lowest + 8 * pairs
             self.bottom[number] = (
                 bottom if self.bottom[number] == NOWHERE else min(bottom, self.bottom[number])
@@ -82,10 +88,22 @@ class Fastcalls:
                 and spill.off == fill.off == off
             ):
                 break
+            targets = self._jumped_to()
+            if idx - pairs in targets or idx + pairs + 1 in targets:
+                break
             expected &= ~(1 << spill.src)
             pairs += 1
             self.members |= {idx - pairs, idx + pairs}
         return pairs
+
+    def _jumped_to(self) -> frozenset[int]:
+        found = self._targets
+        if found is None:
+            rows = ((idx, insn, isa.lookup(insn)) for idx, insn in enumerate(self._insns))
+            found = self._targets = frozenset(
+                flow.jump_target(idx, insn, row) or 0 for idx, insn, row in rows if row is not None
+            )
+        return found
 
     def check(self, number: int, idx: int) -> None:
         """Slot *idx* accesses the stack of subprog *number* below `bottom`: where that is for

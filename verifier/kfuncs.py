@@ -176,6 +176,7 @@ def _result(env: Env, idx: int, call: _Call) -> RegState:
             | RetType.SOCKET_OR_NULL
             | RetType.SOCK_COMMON_OR_NULL
             | RetType.TCP_SOCK_OR_NULL
+            | RetType.CPU
             | RetType.BTF_ID
             | RetType.BTF_ID_OR_NULL
         ):

@@ -25,6 +25,7 @@ from verifier.state import (
     Role,
     SlotObject,
     StackSlot,
+    VerifierState,
 )
 
 __all__ = ["ALL_REGS", "LEVEL1", "LEVEL2", "STATS", "Log", "RegPrinter", "Snapshot"]
@@ -261,9 +262,11 @@ class Log:
             self._entries.append((f"{idx}:", snap))
         self.regs = self.slots = 0
 
-    def full_state(self, lead: str, frame: FuncState) -> None:
-        """Print *lead* and everything in *frame*."""
-        self._entries.append((lead, take(frame, refs=self.refs())))
+    def full_state(self, lead: str, frame: FuncState, state: VerifierState | None = None) -> None:
+        """Print *lead*, everything in *frame* and the references of *state*, which is the current
+        path's where it is not said."""
+        refs = self.refs() if state is None else state.refs
+        self._entries.append((lead, take(frame, refs=refs)))
 
     def truncate(self, length: int) -> None:
         """Go back to where the log had *length* entries (kernel: bpf_vlog_reset).

@@ -119,6 +119,7 @@ def mark_wanted(env: Env, start: VerifierState, wanted: Wanted, *, skip_first: b
                     f"mark_precise: frame{frame.frameno}: "
                     f"parent state {wanted.text(frame.frameno)}: ",
                     frame,
+                    parent,
                 )
         if not wanted:
             return changed
